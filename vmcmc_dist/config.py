@@ -1,0 +1,245 @@
+"""The config of a run: a tree of dataclasses, filled strictly from YAML and ``key=value``.
+
+    config = load_config("configs/fashion_mnist.yaml", ["energy.lr=2e-4"])
+
+Each branch lives beside the code that reads it. A file may hold ``presets``; ``preset=NAME``
+picks one (``auto``: ``modern`` on a machine with a GPU, ``cpu`` without).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, cast
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
+
+from vmcmc_dist.data.config import DataConfig
+from vmcmc_dist.engine.config import (
+    OptimizerConfig,
+    ResourcesConfig,
+    SamplingConfig,
+    TrainConfig,
+    WatchConfig,
+)
+from vmcmc_dist.errors import ConfigError
+from vmcmc_dist.langevin.config import LangevinConfig
+from vmcmc_dist.models.build import EnergyNetConfig, VAENetConfig
+from vmcmc_dist.settings import out_of_range, setting
+from vmcmc_dist.teaching.config import EnergyObjective, GuardConfig, VAEObjective
+
+
+@dataclass
+class EnergyConfig(EnergyNetConfig, EnergyObjective, OptimizerConfig):
+    """The energy-based model: its net, its loss, its optimizer."""
+
+
+@dataclass
+class VAEConfig(VAENetConfig, VAEObjective, OptimizerConfig):
+    """The VAE, amortized sampler of the energy: its net, its loss, its optimizer."""
+
+
+@dataclass
+class Config:
+    """Everything that a run depends on."""
+
+    name: str = setting("run", "the run's folder under `out`; the same name resumes the run")
+    out: str = setting("runs", "folder of run folders")
+    preset: str = setting("auto", "preset of the config file")
+    seed: int = setting(0, "of initial weights, data order and noise", ge=0)
+    launcher: Literal["auto", "ray", "local", "torchrun"] = setting(
+        "auto",
+        "ray: Ray Train; local: this process; torchrun: under torchrun; auto: ray, or "
+        "torchrun where that started us",
+    )
+    data: DataConfig = field(default_factory=DataConfig)
+    energy: EnergyConfig = field(default_factory=EnergyConfig)
+    vae: VAEConfig = field(default_factory=VAEConfig)
+    langevin: LangevinConfig = field(default_factory=LangevinConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    guard: GuardConfig = field(default_factory=GuardConfig)
+    sampling: SamplingConfig = field(default_factory=SamplingConfig)
+    resources: ResourcesConfig = field(default_factory=ResourcesConfig)
+    watch: WatchConfig = field(default_factory=WatchConfig)
+
+
+RESUMABLE = (
+    "out", "preset", "launcher", "train.images", "train.max_minutes", "train.log_images",
+    "train.sample_images", "train.checkpoint_images", "train.keep", "train.best", "train.compile",
+    "energy.zero_stage", "vae.zero_stage", "data.root", "data.shards", "data.workers",
+    "data.prefetch", "data.cache_mb", "data.verify", "data.prepare_workers",
+    "sampling", "resources", "watch", "guard",
+)  # fmt: skip
+"""Keys that may change when a run is resumed; any other change is another run."""
+
+
+def load_config(path: str | Path | None, overrides: Sequence[str] = ()) -> Config:
+    """Read a YAML file (or none) and ``key=value`` overrides into a checked :class:`Config`.
+
+    Raises:
+        ConfigError: unreadable file, unknown key (with the nearest right one), value of the
+            wrong type or out of range, or a combination that cannot work.
+    """
+    for item in overrides:
+        if "=" not in item or item.startswith("-"):
+            raise ConfigError(
+                f"cannot read '{item}': settings are given as key=value, e.g. energy.lr=2e-4"
+            )
+    schema = OmegaConf.structured(Config)
+    try:
+        command_line = OmegaConf.from_dotlist(list(overrides))
+    except (OmegaConfBaseException, YAMLError) as error:
+        raise ConfigError(f"cannot read the settings {list(overrides)}: {error}") from None
+    merged = schema
+    for origin, layer in [*_file_layers(path, command_line), ("command line", command_line)]:
+        try:
+            merged = cast(DictConfig, OmegaConf.merge(merged, layer))
+        except OmegaConfBaseException as error:
+            raise ConfigError(f"{origin}: {_explain(error)}") from None
+    config = cast(Config, OmegaConf.to_object(merged))
+    validate(config)
+    return config
+
+
+def config_from_dict(values: dict[str, Any]) -> Config:
+    """The inverse of :func:`to_dict`, strict."""
+    try:
+        merged = OmegaConf.merge(OmegaConf.structured(Config), OmegaConf.create(values))
+    except OmegaConfBaseException as error:
+        raise ConfigError(_explain(error)) from None
+    return cast(Config, OmegaConf.to_object(merged))
+
+
+def to_dict(config: Config) -> dict[str, Any]:
+    """Plain nested dictionaries, as for YAML, JSON, or another process."""
+    return dataclasses.asdict(config)
+
+
+def to_yaml(config: Config) -> str:
+    """The resolved config as YAML; reading it back gives the same config."""
+    return OmegaConf.to_yaml(OmegaConf.structured(config))
+
+
+def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """``{"energy": {"lr": 1}}`` → ``{"energy.lr": 1}``."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, dict):
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = value
+    return flat
+
+
+def identity_changes(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
+    """Lines ``key: old → new`` for each difference that makes it another run."""
+    old, new = flatten(old), flatten(new)
+    lines = []
+    for key in sorted(old.keys() | new.keys()):
+        free = any(key == name or key.startswith(name + ".") for name in RESUMABLE)
+        if not free and old.get(key) != new.get(key):
+            lines.append(f"{key}: {old.get(key)!r} → {new.get(key)!r}")
+    return lines
+
+
+def walk(node: Any, prefix: str = "") -> Iterator[tuple[str, dataclasses.Field, Any]]:
+    """(dotted key, field, value) of every leaf of a tree of dataclasses."""
+    for item in dataclasses.fields(node):
+        value = getattr(node, item.name)
+        if dataclasses.is_dataclass(value):
+            yield from walk(value, f"{prefix}{item.name}.")
+        else:
+            yield prefix + item.name, item, value
+
+
+def validate(config: Config) -> None:
+    """Ranges of every field, then what only holds between fields."""
+    for key, item, value in walk(config):
+        problem = out_of_range(item, value)
+        if problem:
+            raise ConfigError(f"{key} {problem}")
+    if not config.name or any(c in config.name for c in "/\\:"):
+        raise ConfigError(f"name must be a plain folder name, got {config.name!r}")
+    train, workers = config.train, config.resources.workers
+    share = workers * train.accumulation
+    for key, count in (("train.batch_size", train.batch_size), ("train.chains", train.chains)):
+        if count % share:
+            raise ConfigError(
+                f"{key}={count} cannot be split over {workers} workers × "
+                f"{train.accumulation} micro-batches; make it a multiple of {share}"
+            )
+    if config.launcher == "local" and workers > 1:
+        raise ConfigError(
+            f"launcher=local is one process; for resources.workers={workers} use launcher=ray, "
+            "or start with torchrun"
+        )
+    if config.langevin.adjusted and config.langevin.temperature == 0:
+        raise ConfigError("langevin.adjusted (MALA) needs langevin.temperature > 0")
+    if config.vae.refined_weight == 0 and config.vae.data_weight == 0:
+        raise ConfigError(
+            "vae.refined_weight and vae.data_weight are both 0: the VAE learns nothing"
+        )
+    if config.data.source == "toy2d":
+        for key, net in (("energy.net", config.energy.net), ("vae.net", config.vae.net)):
+            if net != "mlp":
+                raise ConfigError(f"{key}={net} is for images; data.source=toy2d needs mlp")
+
+
+def _file_layers(
+    path: str | Path | None, command_line: DictConfig
+) -> Iterator[tuple[str, DictConfig]]:
+    if path is None:
+        return
+    if not Path(path).is_file():
+        raise ConfigError(f"config file {path} is not there; try configs/faces.yaml")
+    try:
+        content = OmegaConf.load(path)
+    except (OmegaConfBaseException, YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not readable as YAML: {error}") from None
+    if not isinstance(content, DictConfig):
+        raise ConfigError(f"{path} must hold a mapping of settings")
+    presets = content.pop("presets", None) or {}
+    yield str(path), content
+    if not presets:
+        return
+    wanted = str(command_line.get("preset", content.get("preset", "auto")))
+    if wanted == "auto":
+        wanted = auto_preset(list(presets))
+        command_line["preset"] = wanted
+    for name in _preset_chain(path, presets, wanted):
+        layer = OmegaConf.create({k: v for k, v in presets[name].items() if k != "base"})
+        yield f"{path}, preset {name}", layer
+
+
+def _preset_chain(path: str | Path, presets: Any, wanted: str) -> list[str]:
+    chain: list[str] = []
+    name: str | None = wanted
+    while name is not None:
+        if name not in presets or name in chain:
+            raise ConfigError(f"{path} has no preset '{name}'; it has {', '.join(presets)}")
+        chain.insert(0, name)
+        name = presets[name].get("base")
+    return chain
+
+
+def auto_preset(names: list[str]) -> str:
+    """``modern`` with a GPU; ``cpu`` (or ``modern``, if there is none) without."""
+    import torch
+
+    if not torch.cuda.is_available() and "cpu" in names:
+        return "cpu"
+    return "modern" if "modern" in names else names[0]
+
+
+def _explain(error: OmegaConfBaseException) -> str:
+    """OmegaConf's message on one line, with the key in front."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    text = " ".join(
+        line for line in lines if not line.startswith(("full_key:", "object_type=", "reference_"))
+    )
+    key = getattr(error, "full_key", None)
+    return f"{key}: {text}" if key and key not in text else text

@@ -1,0 +1,1 @@
+"""Engine: launch, the per-worker loop, DeepSpeed's two engines, checkpoints, EMA, watching."""

@@ -1,0 +1,1 @@
+"""Teaching: one iteration of variational MCMC teaching, its losses, its guards."""

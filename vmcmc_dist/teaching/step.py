@@ -1,0 +1,197 @@
+"""One iteration of variational MCMC teaching (arXiv:2012.14936).
+
+    1. propose   z ~ N(0, I),  x₀ = g_α(z)
+    2. revise    T Langevin steps on U_θ from x₀ give x̃
+    3. energy    descend  E_data[U_θ] − E_x̃[U_θ]
+    4. VAE       descend  E|x̃ − g_α(z')|²/(2σ²) + KL(q_β(z'|x̃) ‖ N(0, I))
+
+The nets are :class:`~vmcmc_dist.teaching.learner.Learner`; any two modules will do:
+
+    energy = TorchLearner(u, Adam(u.parameters(), 1e-4))
+    vae = TorchLearner(g, Adam(g.parameters(), 3e-4), sampler=g.decode)
+    plan = TeachingPlan(LangevinConfig(), EnergyObjective(), VAEObjective(), 64, chains=64)
+    for i, x in enumerate(loader):                       # x in [-1, 1]
+        record = teach(x, energy, vae, plan, NoisePlan(seed=0, images=64 * i))
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from vmcmc_dist.langevin.chain import ChainInfo, run_chain
+from vmcmc_dist.langevin.config import LangevinConfig
+from vmcmc_dist.teaching.config import EnergyObjective, VAEObjective
+from vmcmc_dist.teaching.learner import Learner
+from vmcmc_dist.teaching.losses import energy_loss, gaussian_nll, negative_elbo, vae_loss
+from vmcmc_dist.teaching.noise_plan import NoisePlan
+
+Record = dict[str, Tensor]
+
+
+@dataclass
+class TeachingPlan:
+    """Settings of an iteration. ``chains`` and the batch are this worker's share.
+
+    Attributes:
+        chains: Langevin chains per iteration; need not equal the data batch.
+        accumulation: micro-batches; both must be divisible by it. θ and α stay fixed until
+            every micro-batch has been proposed and revised.
+        precision: of the energy inside the chain; its state and noise are always fp32.
+    """
+
+    langevin: LangevinConfig
+    energy: EnergyObjective
+    vae: VAEObjective
+    latent_dim: int
+    chains: int
+    accumulation: int = 1
+    precision: str = "fp32"
+
+
+@dataclass
+class Refined:
+    """Chains of one micro-batch: codes z [B, d], proposals x₀ and refined samples x̃ [B, ...]."""
+
+    z: Tensor
+    proposal: Tensor
+    x: Tensor
+    info: ChainInfo
+
+
+def teach(x: Tensor, energy: Learner, vae: Learner, plan: TeachingPlan, noise: NoisePlan) -> Record:
+    """One iteration on a batch of data; both nets are updated.
+
+    Args:
+        x: this worker's data [B, ...]; images in [-1, 1].
+
+    Returns:
+        Means over this worker's samples, 0-d tensors on the device: ``energy_data``,
+        ``energy_refined``, ``energy_proposal``, ``gap`` = U(x̃) − U(x_data), ``drop`` =
+        U(x₀) − U(x̃) (what a chain moves the energy), ``grad_rms`` (RMS of ∂U/∂x per
+        dimension), ``displacement`` (L2 of x̃ − x₀), ``reconstruction`` and ``kl`` (nats),
+        ``spread`` and ``spread_data`` (std among samples, mean over dimensions), ``mean``
+        of x̃ and of the data, the two losses, the gradients' norms.
+    """
+    batches = x.chunk(plan.accumulation)
+    chunks = range(plan.accumulation)
+    refined = [propose_and_revise(energy, vae, plan, noise, chunk) for chunk in chunks]
+    records = [learn_energy(energy, batches[i], refined[i].x, plan, noise, i) for i in chunks]
+    energy_norm = energy.step()
+    records += [learn_vae(vae, batches[i], refined[i], plan, noise, i) for i in chunks]
+    vae_norm = vae.step()
+
+    record = _mean(records + [describe(batches[i], refined[i]) for i in chunks])
+    record["gap"] = record["energy_refined"] - record["energy_data"]
+    record["drop"] = record["energy_proposal"] - record["energy_refined"]
+    if energy_norm is not None:
+        record["energy_grad_norm"] = energy_norm
+    if vae_norm is not None:
+        record["vae_grad_norm"] = vae_norm
+    return record
+
+
+def propose_and_revise(
+    energy: Learner, vae: Learner, plan: TeachingPlan, noise: NoisePlan, chunk: int
+) -> Refined:
+    """z ~ N(0, I), x₀ = g(z), then T Langevin steps on U from x₀; no gradient to any weight."""
+    rows = plan.chains // plan.accumulation
+    z = noise("z", chunk, rows).normal((rows, plan.latent_dim))
+    with torch.no_grad():
+        proposal = vae.sampler(z).float()
+    x, info = run_chain(
+        energy.sampler,
+        proposal,
+        plan.langevin,
+        noise("chain", chunk, rows),
+        precision=plan.precision,
+    )
+    return Refined(z, proposal, x, info)
+
+
+def learn_energy(
+    energy: Learner, x: Tensor, refined: Tensor, plan: TeachingPlan, noise: NoisePlan, chunk: int
+) -> Record:
+    """Accumulate the gradient of E_data[U] − E_x̃[U] (+ α-penalty) of one micro-batch."""
+    std = noise_level(plan.energy, noise.images)
+    if std:
+        x = x + std * noise("data", chunk, len(x)).normal(x.shape)
+    u_data, u_refined = energy(torch.cat([x, refined])).float().split([len(x), len(refined)])
+    loss = energy_loss(u_data, u_refined, plan.energy)
+    energy.backward(loss)
+    return {
+        "energy_data": u_data.detach().mean(),
+        "energy_refined": u_refined.detach().mean(),
+        "energy_loss": loss.detach(),
+    }
+
+
+def learn_vae(
+    vae: Learner, x: Tensor, refined: Refined, plan: TeachingPlan, noise: NoisePlan, chunk: int
+) -> Record:
+    """Accumulate the gradient of the VAE's loss of one micro-batch.
+
+    w_r·(−ELBO(x̃)) + w_d·(−ELBO(x_data)) + w_z·|x̃ − g(z)|²/2σ² + w_q·(−log q(z|x̃)),
+    with w_r = 1 and the rest 0 in the paper.
+    """
+    objective, n = plan.vae, len(refined.x)
+    learns_data = objective.data_weight > 0
+    inputs = torch.cat([refined.x, x]) if learns_data else refined.x
+    eps = noise("posterior", chunk, n).normal((n, plan.latent_dim))
+    if learns_data:
+        eps_data = noise("posterior of data", chunk, len(x)).normal((len(x), plan.latent_dim))
+        eps = torch.cat([eps, eps_data])
+    out = vae(inputs, eps, refined.z if objective.same_z_weight else None)
+
+    elbo = negative_elbo(refined.x, out.recon[:n], out.mu[:n], out.logvar[:n], objective.sigma)
+    record = {"reconstruction": elbo.reconstruction.detach(), "kl": elbo.kl.detach()}
+    loss = objective.refined_weight * vae_loss(elbo, objective)
+    if learns_data:
+        elbo = negative_elbo(x, out.recon[n:], out.mu[n:], out.logvar[n:], objective.sigma)
+        loss = loss + objective.data_weight * vae_loss(elbo, objective)
+        record |= {
+            "reconstruction_data": elbo.reconstruction.detach(),
+            "kl_data": elbo.kl.detach(),
+        }
+    if objective.same_z_weight:
+        fit = (refined.x - out.decoded.float()).square().flatten(1).sum(1).mean()
+        loss = loss + objective.same_z_weight * fit / (2 * objective.sigma**2)
+        record["same_z"] = fit.detach() / (2 * objective.sigma**2)
+    if objective.z_regression_weight:
+        nll = gaussian_nll(refined.z, out.mu[:n], out.logvar[:n])
+        loss = loss + objective.z_regression_weight * nll
+        record["z_regression"] = nll.detach()
+    vae.backward(loss)
+    return record | {"vae_loss": loss.detach()}
+
+
+def noise_level(objective: EnergyObjective, images: int) -> float:
+    """Std of the noise on the data after ``images`` images: constant, or linear to zero."""
+    if not objective.data_noise_images:
+        return objective.data_noise
+    return objective.data_noise * max(0.0, 1 - images / objective.data_noise_images)
+
+
+def describe(x: Tensor, refined: Refined) -> Record:
+    """The figures by which a regime is told: see :mod:`vmcmc_dist.teaching.guard`."""
+    record = {
+        "energy_proposal": refined.info.energy[0],
+        "grad_rms": refined.info.grad_rms.mean(),
+        "displacement": refined.info.displacement.mean(),
+        "spread": refined.x.std(0).mean(),
+        "spread_data": x.std(0).mean(),
+        "mean": refined.x.mean(),
+        "mean_data": x.mean(),
+    }
+    if refined.info.acceptance is not None:
+        record["acceptance"] = refined.info.acceptance.mean()
+    return record
+
+
+def _mean(records: list[Record]) -> Record:
+    names = dict.fromkeys(name for record in records for name in record)
+    return {
+        name: torch.stack([r[name].float() for r in records if name in r]).mean() for name in names
+    }
