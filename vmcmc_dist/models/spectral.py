@@ -30,7 +30,6 @@ class SpectralNorm(Foldable):
     """
 
     weight: Tensor
-    bias: Tensor | None
     u: Tensor
     v: Tensor
 
