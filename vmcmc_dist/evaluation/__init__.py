@@ -1,0 +1,1 @@
+"""Judging what was learnt: pictures, distances in a named net's features, quadrature in 2-D."""
