@@ -80,8 +80,7 @@ class EnergyHead(Foldable):
     """The last reduction of an energy net, in float32: Σ_k (w_k · h + b_k), [B, …] → [B].
 
     ``terms`` linear outputs k are summed. As Σ_k w_k · h = (Σ_k w_k) · h, the sum is taken over
-    the weights first. weight: [terms, *features], bias: [terms], features as h[0].shape or a
-    flattening of it.
+    the weights first. h: [B, *features], weight: [terms, *features], bias: [terms].
     """
 
     keep_fp32 = True
@@ -95,8 +94,11 @@ class EnergyHead(Foldable):
 
     def forward(self, h: Tensor) -> Tensor:
         with torch.autocast(h.device.type, enabled=False):
-            weight = self.weight.float().sum(0).flatten()
-            return h.float().flatten(1) @ weight + self.bias.float().sum()
+            weight = self.weight.float()
+            if len(weight) > 1:
+                weight = weight.sum(0, keepdim=True)
+            products = h.float() * weight  # keeps the memory layout, unlike a flattened matmul
+            return products.sum(tuple(range(1, h.dim()))) + self.bias.float().sum()
 
     def folded(self) -> nn.Module:
         return EnergyHead(*self.weight.shape[1:])

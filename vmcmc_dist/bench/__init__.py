@@ -1,0 +1,1 @@
+"""Measurements behind the headline numbers; each has one command."""
