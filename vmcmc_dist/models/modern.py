@@ -1,0 +1,166 @@
+"""The ``modern`` nets: residual, SiLU, average pooling; no batch norm, so no sample sees another.
+
+One pixel-unshuffle takes the image to half its size at once (a full-resolution stage costs most and
+gives least), then each stage halves it down to 7 or 4 pixels. Channels: width · min(2^stage, 4).
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vmcmc_dist.models.layers import EnergyHead
+from vmcmc_dist.models.spectral import SpectralConv2d
+from vmcmc_dist.models.vae import VAE
+
+SMALLEST = 7  # pixels a side at which the stages stop
+
+
+def stages(size: int, width: int) -> list[tuple[int, int]]:
+    """(pixels a side, channels) of every stage after the stem, e.g. 28 px: (14, w), (7, 2w)."""
+    sides = [size // 2]
+    while sides[-1] > SMALLEST:
+        sides.append(sides[-1] // 2)
+    return [(side, width * min(2**k, 4)) for k, side in enumerate(sides)]
+
+
+class ChannelNorm(nn.Module):
+    """Layer norm over the channels of each pixel: independent of batch and of place.
+
+    x: [B, C, H, W], channels-last memory is fastest. Source: arXiv:1607.06450, arXiv:2201.03545.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(channels))
+        self.bias = nn.Parameter(torch.zeros(channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x.permute(0, 2, 3, 1)
+        weight, bias = self.weight.to(x.dtype), self.bias.to(x.dtype)
+        return F.layer_norm(x, (x.shape[-1],), weight, bias).permute(0, 3, 1, 2)
+
+
+class ResidualBlock(nn.Module):
+    """skip(x) + conv(silu(conv(silu(x)))); halves (``"down"``) or doubles (``"up"``) the sides.
+
+    x: [B, C, H, W] → [B, C', H', W']. Source: arXiv:1603.05027 (pre-activation).
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        resample: str | None = None,
+        norm: bool = False,
+        spectral_norm: bool = False,
+    ) -> None:
+        super().__init__()
+        conv = SpectralConv2d if spectral_norm else nn.Conv2d
+        self.norm1 = ChannelNorm(in_channels) if norm else nn.Identity()
+        self.norm2 = ChannelNorm(out_channels) if norm else nn.Identity()
+        self.conv1 = conv(in_channels, out_channels, 3, padding=1)
+        self.conv2 = conv(out_channels, out_channels, 3, padding=1)
+        same = in_channels == out_channels
+        self.skip = nn.Identity() if same else conv(in_channels, out_channels, 1, bias=False)
+        self.resample = resample
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.resample == "up":
+            x = F.interpolate(x, scale_factor=2)
+        h = self.conv1(F.silu(self.norm1(x)))
+        if self.resample == "down":
+            x, h = F.avg_pool2d(x, 2), F.avg_pool2d(h, 2)
+        return self.skip(x) + self.conv2(F.silu(self.norm2(h)))
+
+
+def pyramid(
+    shape: tuple[int, ...], width: int, depth: int, norm: bool = False, spectral_norm: bool = False
+) -> nn.Sequential:
+    """Image [B, C, H, H] → features [B, C', h, h] with h = 7 or 4: the trunk of both nets."""
+    conv = SpectralConv2d if spectral_norm else nn.Conv2d
+    sides = stages(shape[1], width)
+    layers = [nn.PixelUnshuffle(2), conv(4 * shape[0], width, 3, padding=1)]
+    channels = width
+    for k, (_, out) in enumerate(sides):
+        for i in range(depth):
+            down = "down" if k and not i else None
+            layers.append(ResidualBlock(channels, out, down, norm, spectral_norm))
+            channels = out
+    layers += [ChannelNorm(channels) if norm else nn.Identity(), nn.SiLU()]
+    return nn.Sequential(*layers)
+
+
+class ModernEnergy(nn.Module):
+    """U_θ: x [B, C, H, H] in [−1, 1] → [B], low = data; ``depth`` blocks in each of the stages."""
+
+    def __init__(
+        self, shape: tuple[int, ...], width: int, depth: int, *, spectral_norm: bool = False
+    ) -> None:
+        super().__init__()
+        self.features = pyramid(shape, width, depth, spectral_norm=spectral_norm)
+        side, channels = stages(shape[1], width)[-1]
+        self.head = EnergyHead(channels, side, side)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.features(x))
+
+
+class Encoder(nn.Module):
+    """x [B, C, H, H] → (μ, logvar) side by side, [B, 2d], float32."""
+
+    def __init__(
+        self, shape: tuple[int, ...], width: int, depth: int, latent_dim: int, dropout: float
+    ) -> None:
+        super().__init__()
+        self.features = pyramid(shape, width, depth, norm=True)
+        side, channels = stages(shape[1], width)[-1]
+        self.dropout = nn.Dropout(dropout)
+        self.project = nn.Linear(channels * side * side, 2 * latent_dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.project(self.dropout(self.features(x).flatten(1))).float()
+
+
+class Decoder(nn.Module):
+    """z [B, d] → x̂ [B, C, H, H] in [−1, 1], float32: the trunk turned round, a tanh at its end."""
+
+    def __init__(self, shape: tuple[int, ...], width: int, depth: int, latent_dim: int) -> None:
+        super().__init__()
+        sides = stages(shape[1], width)[::-1]
+        self.side, self.channels = sides[0]
+        self.project = nn.Linear(latent_dim, self.channels * self.side**2)
+        blocks: list[nn.Module] = []
+        channels = self.channels
+        for k, (_, out) in enumerate(sides):
+            for i in range(depth):
+                up = "up" if k and not i else None
+                blocks.append(ResidualBlock(channels, out, up, norm=True))
+                channels = out
+        self.blocks = nn.Sequential(*blocks, ChannelNorm(channels), nn.SiLU())
+        self.image = nn.Sequential(
+            nn.Conv2d(channels, 4 * shape[0], 3, padding=1), nn.PixelShuffle(2)
+        )
+
+    def forward(self, z: Tensor) -> Tensor:
+        h = self.project(z).unflatten(1, (self.side, self.side, self.channels))
+        return torch.tanh(self.image(self.blocks(h.permute(0, 3, 1, 2))).float())
+
+
+class ModernVAE(VAE):
+    """The residual VAE: ``depth`` blocks in each stage of encoder and decoder, channel norm.
+
+    x: [B, C, H, H] in [−1, 1], z: [B, d].
+    """
+
+    def __init__(
+        self,
+        shape: tuple[int, ...],
+        width: int,
+        depth: int,
+        latent_dim: int,
+        dropout: float = 0.0,
+    ) -> None:
+        encoder = Encoder(shape, width, depth, latent_dim, dropout)
+        super().__init__(encoder, Decoder(shape, width, depth, latent_dim), latent_dim)
