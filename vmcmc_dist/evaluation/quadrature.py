@@ -1,0 +1,237 @@
+"""Densities on the plane by quadrature: log Z, and the divergences that teaching moves.
+
+    grid = Grid()
+    log_model = model_log_density(energy, grid)              # −U − log Z
+    kl(grid.evaluate(data.log_prob), log_model, grid)        # KL(p_data ‖ p_θ), nats
+
+A density on a grid is a float64 tensor [n, n] of log p at the cells' centres (midpoint rule).
+Densities that are only known through particles are mixtures of Gaussians around them,
+
+    p_α(x)     = E_z N(x; g(z), σ²I)
+    M_θp_α(x)  = E_y N(x; m(y), δ²T I),   m the drift of the last Langevin step, y before it
+
+so the last noise is put in exactly (Rao-Blackwell) and only the means are sampled.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from vmcmc_dist.errors import ConfigError, DivergenceError
+from vmcmc_dist.langevin import LangevinConfig, Noise, run_chain
+from vmcmc_dist.langevin.schedules import step_sizes
+from vmcmc_dist.langevin.step import drift_mean
+
+Function = Callable[[Tensor], Tensor]
+CHUNK = 16384
+
+
+@dataclass(frozen=True)
+class Grid:
+    """The square [−extent, extent]² in n × n cells; x[0] runs along rows."""
+
+    extent: float = 6.0
+    n: int = 240
+
+    @property
+    def cell(self) -> float:
+        """Side h of a cell."""
+        return 2 * self.extent / self.n
+
+    @property
+    def axis(self) -> Tensor:
+        """Centres of the cells along one axis, float64 [n]."""
+        return (torch.arange(self.n, dtype=torch.float64) + 0.5) * self.cell - self.extent
+
+    def evaluate(self, function: Function) -> Tensor:
+        """A function [B, 2] → [B] at every centre, float64 [n, n]."""
+        points = torch.cartesian_prod(self.axis, self.axis).float()
+        with torch.no_grad():
+            values = torch.cat([function(part).double() for part in points.split(CHUNK)])
+        return values.view(self.n, self.n)
+
+    def integral(self, log_density: Tensor) -> float:
+        """log ∫ exp(log_density) dx."""
+        return torch.logsumexp(log_density.flatten(), 0).item() + 2 * math.log(self.cell)
+
+
+def with_reference(energy: Function, reference_std: float | None) -> Function:
+    """U(x) + |x|²/(2s²), the energy that the chain moves on; ``None`` leaves U as it is."""
+    if reference_std is None:
+        return energy
+    return lambda x: energy(x) + x.square().flatten(1).sum(1) / (2 * reference_std**2)
+
+
+def log_z(energy: Function, grid: Grid) -> float:
+    """log Z = log ∫ exp(−U(x)) dx in nats, over the grid's square."""
+    return grid.integral(-grid.evaluate(energy))
+
+
+def model_log_density(energy: Function, grid: Grid) -> Tensor:
+    """log p_θ = −U − log Z, normalised on the grid. DivergenceError if U is not finite."""
+    negative = -grid.evaluate(energy)
+    if not torch.isfinite(negative).all():
+        raise DivergenceError("the energy is not finite on the grid: the energy net has diverged")
+    return negative - grid.integral(negative)
+
+
+def kl(log_p: Tensor, log_q: Tensor, grid: Grid) -> float:
+    """KL(p ‖ q) = ∫ p (log p − log q) dx in nats; ∞ where q = 0 under p. Both normalised here."""
+    log_p, log_q = log_p.double(), log_q.double()
+    log_p, log_q = log_p - grid.integral(log_p), log_q - grid.integral(log_q)
+    inside = log_p > -math.inf
+    ratio = log_p[inside] - log_q[inside]
+    return (log_p[inside].exp() * ratio).sum().item() * grid.cell**2
+
+
+def particle_log_density(means: Tensor, std: float, grid: Grid) -> Tensor:
+    """log of the mixture E_m N(x; m, std² I) over particles ``means`` [N, 2].
+
+    Each particle is dealt to its four nearest centres by bilinear weights. That adds h²/6 of
+    variance per axis on average, which the Gaussian then has less. The Gaussian is separable,
+    K·counts·Kᵀ with K > 0: a sum of positive terms, precise far into the tails (a Fourier
+    convolution is not: its rounding is relative to the peak). Particles off the grid are counted
+    in the normalisation and lost from it. ConfigError: std < 0.75 h, which the cells cannot carry.
+    """
+    if std < 0.75 * grid.cell:
+        raise ConfigError(
+            f"a Gaussian of std {std:g} needs cells of at most {std / 0.75:g}, "
+            f"the grid has {grid.cell:g}: raise Grid.n to {math.ceil(1.5 * grid.extent / std)}"
+        )
+    counts = _bilinear_counts(means.double(), grid)
+    variance = std**2 - grid.cell**2 / 6
+    distance = (grid.axis[:, None] - grid.axis[None, :]).square()
+    kernel = torch.exp(-distance / (2 * variance)) / math.sqrt(2 * math.pi * variance)
+    return (kernel @ counts @ kernel.T / len(means)).clamp_min(1e-300).log()
+
+
+def _bilinear_counts(points: Tensor, grid: Grid) -> Tensor:
+    place = (points + grid.extent) / grid.cell - 0.5
+    low = place.floor()
+    share = place - low
+    counts = torch.zeros(grid.n * grid.n, dtype=torch.float64)
+    for corner in ((0, 0), (0, 1), (1, 0), (1, 1)):
+        offset = torch.tensor(corner)
+        index = low.long() + offset
+        weight = torch.where(offset == 1, share, 1 - share).prod(1)
+        on_grid = ((index >= 0) & (index < grid.n)).all(1)
+        flat = index[on_grid, 0] * grid.n + index[on_grid, 1]
+        counts.index_add_(0, flat, weight[on_grid])
+    return counts.view(grid.n, grid.n)
+
+
+def latent_points(n: int, latent_dim: int, seed: int = 0) -> Tensor:
+    """n scrambled Sobol points of N(0, I_d), float32 [n, d]; n best a power of two."""
+    sobol = torch.quasirandom.SobolEngine(latent_dim, scramble=True, seed=seed)
+    uniform = sobol.draw(n, dtype=torch.float64).clamp(1e-12, 1 - 1e-12)
+    return torch.special.ndtri(uniform).float()
+
+
+def decode_means(decode: Function, latent_dim: int, n: int = 2**17, seed: int = 0) -> Tensor:
+    """g(z) [n, 2] at quasi-random z ~ N(0, I): the means of p_α and the starts of the chains."""
+    with torch.no_grad():
+        z = latent_points(n, latent_dim, seed)
+        return torch.cat([decode(part).flatten(1) for part in z.split(CHUNK)])
+
+
+def sampler_log_density(means: Tensor, sigma: float, grid: Grid) -> Tensor:
+    """log p_α(x) = log ∫ N(x; g(z), σ²I) p(z) dz, from ``decode_means``."""
+    return particle_log_density(means, sigma, grid)
+
+
+def revised_log_density(
+    energy: Function,
+    starts: Tensor,
+    config: LangevinConfig,
+    grid: Grid,
+    *,
+    seed: int = 0,
+    smoothing: float | None = None,
+) -> tuple[Tensor, float]:
+    """log M_θp_α after ``config.steps`` Langevin steps from ``starts`` [N, 2], and its smoothing.
+
+    Unadjusted and unclamped chains with noise give the exact mixture over the particles before
+    the last noise; the smoothing that was added is then 0. A chain whose last step has no
+    Gaussian law (temperature 0, MALA, clamping) or too narrow a one for the grid is the kernel
+    estimate of std ``smoothing`` (default: one cell), and that std is returned.
+    """
+    before_noise: dict[str, Tensor] = {}
+    last = config.steps - 1
+
+    def keep_last_mean(step: int, x: Tensor, _u: Tensor, grad: Tensor) -> None:
+        if step == last:
+            delta, clip = step_sizes(config)[last], config.clip_move
+            before_noise["means"] = drift_mean(x, grad, step_size=delta, clip_move=clip)
+
+    ends = []
+    noise = Noise(seed)
+    for part in starts.split(CHUNK):
+        end, _ = run_chain(energy, part, config, noise, callback=keep_last_mean)
+        ends.append((end, before_noise.get("means", end)))
+    width = step_sizes(config)[-1] * math.sqrt(config.temperature) if config.steps else 0.0
+    gaussian_end = not config.adjusted and config.clamp is None and width >= 0.75 * grid.cell
+    if gaussian_end and smoothing is None:
+        return particle_log_density(torch.cat([mean for _, mean in ends]), width, grid), 0.0
+    smoothing = smoothing or grid.cell
+    return particle_log_density(torch.cat([end for end, _ in ends]), smoothing, grid), smoothing
+
+
+@dataclass
+class Divergences:
+    """The KLs of one moment of training, in nats, and log Z."""
+
+    images: int
+    data_model: float  # KL(p_data ‖ p_θ)
+    data_sampler: float  # KL(p_data ‖ p_α)
+    model_sampler: float  # KL(p_θ ‖ p_α)
+    revised_model: float  # KL(M_θp_α ‖ p_θ)
+    log_z: float
+    smoothing: float  # std of the kernel put on M_θp_α beyond its own noise
+
+
+def measure(
+    data_log_prob: Function,
+    energy: Function,
+    decode: Function,
+    latent_dim: int,
+    sigma: float,
+    config: LangevinConfig,
+    *,
+    images: int = 0,
+    grid: Grid | None = None,
+    particles: int = 2**14,
+    seed: int = 0,
+) -> tuple[Divergences, dict[str, Tensor]]:
+    """All divergences of the alternating projection, and the log densities they came from.
+
+    ``energy`` is the net's U [B, 2] → [B]; the config's Gaussian reference is added here.
+    p_α takes 8 × ``particles`` latent points, M_θp_α ``particles`` chains: their KLs carry a
+    sampling bias of about (occupied area / 4π·variance of the kernel) / 2N.
+    Densities by name: data, model, sampler, revised, each [n, n].
+    """
+    grid = grid or Grid()
+    full = with_reference(energy, config.reference_std)
+    means = decode_means(decode, latent_dim, 8 * particles, seed)
+    starts = means[torch.randperm(len(means), generator=torch.Generator().manual_seed(seed))]
+    revised, smoothing = revised_log_density(energy, starts[:particles], config, grid, seed=seed)
+    logs = {
+        "data": grid.evaluate(data_log_prob),
+        "model": model_log_density(full, grid),
+        "sampler": sampler_log_density(means, sigma, grid),
+        "revised": revised,
+    }
+    divergences = Divergences(
+        images=images,
+        data_model=kl(logs["data"], logs["model"], grid),
+        data_sampler=kl(logs["data"], logs["sampler"], grid),
+        model_sampler=kl(logs["model"], logs["sampler"], grid),
+        revised_model=kl(logs["revised"], logs["model"], grid),
+        log_z=log_z(full, grid),
+        smoothing=smoothing,
+    )
+    return divergences, logs
