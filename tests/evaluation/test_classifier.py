@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from vmcmc_dist.evaluation.classifier import (
     CARD,
     WEIGHTS,
     ClassifierConfig,
+    collect,
     data_checksum,
     load_classifier,
     to_model_range,
@@ -105,6 +107,17 @@ def test_images_that_do_not_fit_are_named(judge):
         train_classifier(images, labels[:-1], images, labels, TINY)
     with pytest.raises(DataError, match="test images must be"):
         train_classifier(images, labels, images[:, 0], labels, TINY)
+
+
+def test_a_stream_of_batches_is_collected():
+    images, labels = stripes(10)
+    batches = [SimpleNamespace(x=images[k : k + 4], y=labels[k : k + 4]) for k in (0, 4, 8)]
+    x, y = collect(batches, 6)
+    assert torch.equal(x, images[:6]) and torch.equal(y, labels[:6])
+    with pytest.raises(DataError, match="ended after 10 of 11"):
+        collect(batches, 11)
+    with pytest.raises(DataError, match="has none"):
+        collect([SimpleNamespace(x=images, y=None)], 5)
 
 
 @pytest.mark.slow

@@ -13,9 +13,10 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -55,7 +56,7 @@ class ClassifierCard:
     train_samples: int
     data_checksum: str
     seed: int
-    weights_sha256: str = ""
+    weights_sha256: str
 
 
 class ImageClassifier(nn.Module):
@@ -103,15 +104,17 @@ class ImageClassifier(nn.Module):
                 "train one on these images"
             )
 
+    def weights(self) -> bytes:
+        """The weights as a safetensors file; their sha256 names this classifier."""
+        return save_weights({k: v.contiguous().cpu() for k, v in self.state_dict().items()})
+
     def save(self, folder: str | Path) -> Path:
         """Write weights and card into ``folder``; returns it."""
         if self.card is None:
             raise CheckpointError("this classifier has no card: train it with train_classifier")
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        weights = save_weights({k: v.contiguous().cpu() for k, v in self.state_dict().items()})
-        self.card.weights_sha256 = hashlib.sha256(weights).hexdigest()
-        (folder / WEIGHTS).write_bytes(weights)
+        (folder / WEIGHTS).write_bytes(self.weights())
         (folder / CARD).write_text(json.dumps(dataclasses.asdict(self.card), indent=2) + "\n")
         return folder
 
@@ -159,6 +162,25 @@ def load_classifier(folder: str | Path, expected_checksum: str | None = None) ->
     model.load_state_dict(load_weights(weights))
     model.card = card
     return model.eval().requires_grad_(False)
+
+
+def collect(batches: Iterable[Any], count: int) -> tuple[Tensor, Tensor]:
+    """The first ``count`` images and labels of a stream of batches with ``x`` and ``y``.
+
+    DataError: batches without labels, or too few of them.
+    """
+    images: list[Tensor] = []
+    labels: list[Tensor] = []
+    have = 0
+    for batch in batches:
+        if batch.y is None:
+            raise DataError("a classifier learns from labels, and this data set has none")
+        images.append(batch.x)
+        labels.append(batch.y)
+        have += len(batch.x)
+        if have >= count:
+            return torch.cat(images)[:count], torch.cat(labels)[:count]
+    raise DataError(f"the stream ended after {have} of {count} images")
 
 
 def data_checksum(images: Tensor, labels: Tensor) -> str:
@@ -231,6 +253,7 @@ def train_classifier(
         train_samples=count,
         data_checksum=checksum or data_checksum(train_images, train_labels),
         seed=config.seed,
+        weights_sha256=hashlib.sha256(model.weights()).hexdigest(),
     )
     model.card.test_accuracy = accuracy(model, test_images, test_labels)
     return model
