@@ -1,0 +1,39 @@
+"""Data: raw sources → WebDataset shards → a stream that is exact, ordered and resumable.
+
+cfg = DataConfig(source="fashion_mnist", root="~/data/fashion")
+ensure_prepared(cfg)
+with open_stream(cfg, seed=0, local_batch=64) as stream:
+    batch = next(stream)          # Batch(x uint8 [64, 1, 28, 28], y int64 [64], index, row)
+"""
+
+from vmcmc_dist.data.celeba_layout import to_celeba_layout, write_celeba_layout
+from vmcmc_dist.data.config import DataConfig, cache_dir
+from vmcmc_dist.data.densities import DENSITIES, Density, DensityStream, density
+from vmcmc_dist.data.inspect import Inspection, inspect, write_grid
+from vmcmc_dist.data.manifest import LabelInfo, Manifest, ShardInfo, open_manifest
+from vmcmc_dist.data.open import ensure_prepared, open_stream
+from vmcmc_dist.data.prepare import prepare
+from vmcmc_dist.data.stream import Batch, ShardStream
+
+__all__ = [
+    "DENSITIES",
+    "Batch",
+    "DataConfig",
+    "Density",
+    "DensityStream",
+    "Inspection",
+    "LabelInfo",
+    "Manifest",
+    "ShardInfo",
+    "ShardStream",
+    "cache_dir",
+    "density",
+    "ensure_prepared",
+    "inspect",
+    "open_manifest",
+    "open_stream",
+    "prepare",
+    "to_celeba_layout",
+    "write_celeba_layout",
+    "write_grid",
+]

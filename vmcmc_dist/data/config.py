@@ -1,0 +1,84 @@
+"""What is trained on, where it lies, and how it is read."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, Optional
+
+from vmcmc_dist.settings import setting
+
+
+@dataclass
+class DataConfig:
+    """Data of one run: a raw source, its prepared shards, and the stream over them."""
+
+    source: Literal[
+        "celeba",
+        "cifar10",
+        "mnist",
+        "fashion_mnist",
+        "folder",
+        "arrays",
+        "faces",
+        "toy2d",
+        "shards",
+    ] = setting("faces", "what the raw data is; `faces` is the built-in procedural renderer")
+    root: Optional[str] = setting(  # noqa: UP045  (OmegaConf reads this spelling)
+        None, "raw data: folder, zip or s3://bucket/prefix; a folder of shards is used as it is"
+    )
+    shards: Optional[str] = setting(  # noqa: UP045
+        None, "where prepared shards are written and read, local or s3://; empty = in the cache"
+    )
+    split: Literal["train", "valid", "test", "all"] = setting("train", "part of the data set")
+    image_size: Optional[int] = setting(  # noqa: UP045
+        None,
+        "side of the square images; empty = the source's own (64 for faces)",
+        unit="pixels",
+        ge=4,
+        le=4096,
+    )
+    channels: Optional[int] = setting(  # noqa: UP045
+        None, "colour channels, 1 or 3; empty = the source's own", ge=1, le=3
+    )
+    limit: Optional[int] = setting(  # noqa: UP045
+        None, "use only the first this many samples", unit="samples", ge=1
+    )
+    faces: int = setting(8000, "how many built-in faces to render", unit="images", ge=1, le=202599)
+    density: Literal["rings", "pinwheel", "checkerboard", "gaussians"] = setting(
+        "rings", "which 2-D density `toy2d` draws from"
+    )
+    flip: bool = setting(False, "mirror images left to right with probability 1/2")
+    shuffle: bool = setting(True, "a new order every epoch; off = the order of the shards")
+    shuffle_shards: int = setting(
+        4, "shards shuffled together within one stream (memory grows with it)", unit="shards", ge=1
+    )
+    streams: int = setting(
+        8, "canonical streams that an epoch is dealt into; best a multiple of the world size", ge=1
+    )
+    workers: int = setting(2, "threads that decode; 0 = none", unit="threads", ge=0, le=256)
+    prefetch: int = setting(4, "batches made ahead", unit="batches", ge=1)
+    cache_mb: int = setting(
+        1024, "decoded samples are kept in memory if all of them fit in this", unit="MiB", ge=0
+    )
+    verify: bool = setting(True, "check each shard's sha256 when it is first read")
+    max_bad: float = setting(
+        0.01, "share of undecodable images that is skipped before it is an error", ge=0, le=1
+    )
+    max_pixels: int = setting(
+        64_000_000, "larger raw images are refused as decompression bombs", unit="pixels", ge=1
+    )
+    format: Literal["auto", "png", "jpeg"] = setting(
+        "auto", "image coding in shards; auto = png up to 32 pixels, jpeg above"
+    )
+    jpeg_quality: int = setting(95, "quality of JPEG in shards", ge=1, le=100)
+    shard_samples: int = setting(1000, "samples in one shard", unit="samples", ge=1)
+    prepare_workers: int = setting(
+        0, "processes that prepare shards; 0 = one per CPU", unit="processes", ge=0
+    )
+
+
+def cache_dir() -> Path:
+    """Where prepared data lies by default: ``$VMCMC_CACHE``, else ``~/.cache/vmcmc_dist``."""
+    return Path(os.environ.get("VMCMC_CACHE") or Path.home() / ".cache" / "vmcmc_dist")

@@ -1,0 +1,96 @@
+"""A look at a data set: counts, shapes, labels, and a picture of samples."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from vmcmc_dist.data.config import DataConfig
+from vmcmc_dist.data.manifest import Manifest
+from vmcmc_dist.data.stream import ShardStream
+from vmcmc_dist.errors import DataError
+
+MARGIN = 2
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What ``inspect`` found. ``histogram``: samples per class, or with each attribute."""
+
+    source: str
+    licence: str
+    split: str
+    num_samples: int
+    shape: tuple[int, ...]
+    dtype: str
+    shards: int
+    bytes: int
+    bad: int
+    histogram: dict[str, int]
+    mean: float
+    std: float
+
+
+def inspect(manifest: Manifest, *, grid: Path | None = None, side: int = 8) -> Inspection:
+    """Read every sample once; if ``grid`` is given, write a PNG of side x side samples there.
+
+    ``mean`` and ``std`` are of all values, in the data's own units (0–255 for images).
+    Raises DataError for a torn or missing shard.
+    """
+    if not manifest.shards:
+        raise DataError(f"{manifest.source}: drawn afresh, it has no shards to inspect")
+    names = manifest.labels.names
+    counts = np.zeros(len(names), dtype=np.int64)
+    total = squares = values = 0.0
+    picture: list[np.ndarray] = []
+    cfg = replace(DataConfig(), shuffle=False, cache_mb=0)
+    left = manifest.num_samples
+    with ShardStream(manifest, cfg, seed=0, local_batch=256) as stream:
+        for batch in stream:
+            taken = min(left, len(batch.x))
+            x = batch.x[:taken].numpy().astype(np.float64)
+            total, squares, values = total + x.sum(), squares + (x * x).sum(), values + x.size
+            if batch.y is not None:
+                y = batch.y[:taken].numpy()
+                counts += np.bincount(y, minlength=len(names)) if y.ndim == 1 else y.sum(0)
+            picture += list(batch.x[: min(taken, side * side - len(picture))].numpy())
+            left -= taken
+            if left <= 0:
+                break
+    if grid is not None and len(manifest.shape) == 3:
+        write_grid(np.stack(picture), grid, side)
+    mean = total / values
+    return Inspection(
+        source=manifest.source,
+        licence=manifest.licence,
+        split=manifest.split,
+        num_samples=manifest.num_samples,
+        shape=manifest.shape,
+        dtype=manifest.dtype,
+        shards=len(manifest.shards),
+        bytes=sum(shard.bytes for shard in manifest.shards),
+        bad=len(manifest.bad),
+        histogram=dict(zip(names, (int(c) for c in counts), strict=True)),
+        mean=mean,
+        std=float(np.sqrt(max(0.0, squares / values - mean * mean))),
+    )
+
+
+def write_grid(images: np.ndarray, path: Path, columns: int) -> None:
+    """A PNG of uint8 images [N, C, H, W] in rows of ``columns``, white between them."""
+    number, channels, height, width = images.shape
+    rows = -(-number // columns)
+    sheet = np.full(
+        (rows * (height + MARGIN) + MARGIN, columns * (width + MARGIN) + MARGIN, channels),
+        255,
+        dtype=np.uint8,
+    )
+    for i, image in enumerate(images):
+        top = MARGIN + (i // columns) * (height + MARGIN)
+        left = MARGIN + (i % columns) * (width + MARGIN)
+        sheet[top : top + height, left : left + width] = image.transpose(1, 2, 0)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(sheet[..., 0] if channels == 1 else sheet).save(path)

@@ -1,0 +1,180 @@
+"""The manifest: everything about a set of shards that can be known without reading them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+
+from vmcmc_dist.data import store
+from vmcmc_dist.errors import DataError
+
+SCHEMA_VERSION = 1
+NAME = "manifest.json"
+
+
+@dataclass(frozen=True)
+class ShardInfo:
+    """One tar file: its name below the manifest, samples, bytes and sha256 (empty = unknown)."""
+
+    name: str
+    count: int
+    bytes: int
+    sha256: str = ""
+
+
+@dataclass(frozen=True)
+class LabelInfo:
+    """What labels are: none, one class per sample, or a 0/1 vector of named attributes."""
+
+    kind: str = "none"
+    names: tuple[str, ...] = ()
+
+    @property
+    def width(self) -> int | None:
+        """Number of attributes; None for classes and for no labels."""
+        return len(self.names) if self.kind == "attributes" else None
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """A data set in shards.
+
+    ``shape`` is (C, H, W) for images (dtype uint8) or (D,) for vectors (dtype float32).
+    ``base`` is the folder or s3:// prefix it lies in and is not stored.
+    """
+
+    source: str
+    shape: tuple[int, ...]
+    dtype: str
+    shards: tuple[ShardInfo, ...]
+    labels: LabelInfo = field(default_factory=LabelInfo)
+    licence: str = "unknown"
+    split: str = "all"
+    key: str = ""
+    bad: tuple[str, ...] = ()
+    base: str = ""
+
+    @property
+    def num_samples(self) -> int:
+        """Samples in all shards together."""
+        return sum(shard.count for shard in self.shards)
+
+    @property
+    def counts(self) -> np.ndarray:
+        """Samples of each shard, int64 [S]."""
+        return np.array([shard.count for shard in self.shards], dtype=np.int64)
+
+    @property
+    def sample_bytes(self) -> int:
+        """Bytes of one decoded sample."""
+        return int(np.prod(self.shape)) * np.dtype(self.dtype).itemsize
+
+    @property
+    def checksum(self) -> str:
+        """sha256 of what the shards hold and how it is to be read."""
+        content = [self.source, self.split, self.shape, self.dtype, asdict(self.labels)]
+        content += [[s.name, s.count, s.bytes, s.sha256] for s in self.shards]
+        return hashlib.sha256(json.dumps(content).encode()).hexdigest()
+
+    def path(self, shard: int) -> str:
+        """Full path or URL of one shard."""
+        return store.join(self.base, self.shards[shard].name)
+
+    def to_json(self) -> str:
+        """The text of manifest.json; the same manifest gives the same bytes."""
+        return json.dumps(
+            {
+                "schema_version": SCHEMA_VERSION,
+                "source": self.source,
+                "licence": self.licence,
+                "split": self.split,
+                "num_samples": self.num_samples,
+                "shape": list(self.shape),
+                "dtype": self.dtype,
+                "labels": {"kind": self.labels.kind, "names": list(self.labels.names)},
+                "bad": list(self.bad),
+                "key": self.key,
+                "checksum": self.checksum,
+                "shards": [asdict(shard) for shard in self.shards],
+            },
+            indent=1,
+        )
+
+    @staticmethod
+    def from_json(text: str | bytes, base: str) -> Manifest:
+        """Read manifest.json; raises DataError naming what is wrong with it."""
+        where = store.join(base, NAME)
+        try:
+            record = json.loads(text)
+            manifest = Manifest(
+                source=record["source"],
+                shape=tuple(int(n) for n in record["shape"]),
+                dtype=str(np.dtype(record["dtype"])),
+                shards=tuple(_shard(where, shard) for shard in record["shards"]),
+                labels=LabelInfo(record["labels"]["kind"], tuple(record["labels"]["names"])),
+                licence=record["licence"],
+                split=record["split"],
+                key=record["key"],
+                bad=tuple(record["bad"]),
+                base=base,
+            )
+            version, checksum = record["schema_version"], record["checksum"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise DataError(
+                f"{where}: not a manifest of ours ({type(error).__name__}: {error}); "
+                "delete it and prepare the data again"
+            ) from None
+        if version != SCHEMA_VERSION:
+            raise DataError(
+                f"{where}: schema version {version}, this program reads {SCHEMA_VERSION}; "
+                "prepare the data again"
+            )
+        if manifest.checksum != checksum:
+            raise DataError(f"{where}: its checksum does not match; prepare the data again")
+        if manifest.num_samples == 0:
+            raise DataError(f"{where}: no samples in it; prepare the data again")
+        return manifest
+
+
+def _shard(where: str, record: dict[str, Any]) -> ShardInfo:
+    name = str(record["name"])
+    if name.startswith(("/", "~")) or ".." in name.split("/") or ":" in name:
+        raise DataError(f"{where}: shard name {name!r} leaves the folder; refused")
+    return ShardInfo(name, int(record["count"]), int(record["bytes"]), str(record["sha256"]))
+
+
+def open_manifest(path: str) -> Manifest:
+    """The manifest of a folder or s3:// prefix of shards, or of a manifest.json itself.
+
+    Tars without a manifest of ours (any WebDataset) are scanned once; nothing is written.
+    Raises DataError if there is neither.
+    """
+    base = path[: -len(NAME)].rstrip("/") or "." if path.endswith(NAME) else path
+    where = store.join(base, NAME)
+    if store.exists(where):
+        return Manifest.from_json(store.read_bytes(where), base)
+    from vmcmc_dist.data.scan import scan
+
+    tars = {name: info for name, info in store.list_files(base).items() if name.endswith(".tar")}
+    if not tars:
+        raise DataError(f"{path}: no {NAME} and no .tar shards there; run `vmcmc data prepare`")
+    return scan(base, {name: size for name, (size, _) in tars.items()})
+
+
+def holds_shards(path: str) -> bool:
+    """True if ``path`` is a folder of shards: it has a manifest, or tars and little else."""
+    if path.endswith(".zip") or not store.is_remote(path) and not store.exists(path):
+        return False
+    if store.exists(store.join(path, NAME)):
+        return True
+    names: Sequence[str] = list(store.list_files(path))
+    return (
+        bool(names)
+        and all(n.endswith((".tar", ".txt", ".json", ".md")) for n in names)
+        and any(n.endswith(".tar") for n in names)
+    )

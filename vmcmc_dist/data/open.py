@@ -1,0 +1,89 @@
+"""From a config to data: prepared if need be, opened as the right kind of stream."""
+
+from __future__ import annotations
+
+from vmcmc_dist.data import store
+from vmcmc_dist.data.config import DataConfig
+from vmcmc_dist.data.densities import DensityStream, density
+from vmcmc_dist.data.manifest import NAME, Manifest, holds_shards, open_manifest
+from vmcmc_dist.data.prepare import Progress, prepare
+from vmcmc_dist.data.stream import ShardStream
+from vmcmc_dist.errors import ConfigError, DataError
+
+
+def ensure_prepared(cfg: DataConfig, progress: Progress | None = None) -> Manifest:
+    """The manifest of ``cfg``'s data: found, or prepared first.
+
+    ``toy2d`` needs no shards: its manifest has none and shape (2,). Raises DataError for data that
+    is missing or of another shape than the config asks for, ConfigError if it does not say where.
+    """
+    if cfg.source == "toy2d":
+        return Manifest(
+            source=f"toy2d:{cfg.density}",
+            shape=(2,),
+            dtype="float32",
+            shards=(),
+            licence="drawn from a formula",
+        )
+    return _checked(_ready(cfg) or prepare(cfg, progress), cfg)
+
+
+def _ready(cfg: DataConfig) -> Manifest | None:
+    """Shards that are used as they are: given as such, or found without any raw data."""
+    if cfg.source == "shards":
+        path = cfg.root or cfg.shards
+        if not path:
+            raise ConfigError("data.source=shards needs data.root: the folder of shards")
+        return open_manifest(path)
+    if cfg.root and holds_shards(cfg.root):
+        return open_manifest(cfg.root)
+    if not cfg.root and cfg.source != "faces" and cfg.shards:
+        if store.exists(store.join(cfg.shards, NAME)):
+            return open_manifest(cfg.shards)
+    return None
+
+
+def _checked(manifest: Manifest, cfg: DataConfig) -> Manifest:
+    """Refuse shards of another size or channels than the config names."""
+    if len(manifest.shape) == 3:
+        channels, _, size = manifest.shape
+        for key, wanted, found in (
+            ("image_size", cfg.image_size, size),
+            ("channels", cfg.channels, channels),
+        ):
+            if wanted is not None and wanted != found:
+                raise DataError(
+                    f"{manifest.base}: its images have {key} {found}, the config says "
+                    f"data.{key}={wanted}; change it, or prepare the data again"
+                )
+    return manifest
+
+
+def open_stream(
+    cfg: DataConfig,
+    *,
+    seed: int,
+    rank: int = 0,
+    world_size: int = 1,
+    local_batch: int,
+    images: int = 0,
+) -> ShardStream | DensityStream:
+    """The training stream of ``cfg``: x uint8 [B, C, H, W], or float32 [B, D] for vectors."""
+    if cfg.source == "toy2d":
+        return DensityStream(
+            density(cfg.density),
+            seed=seed,
+            rank=rank,
+            world_size=world_size,
+            local_batch=local_batch,
+            images=images,
+        )
+    return ShardStream(
+        ensure_prepared(cfg),
+        cfg,
+        seed=seed,
+        rank=rank,
+        world_size=world_size,
+        local_batch=local_batch,
+        images=images,
+    )

@@ -1,0 +1,116 @@
+"""One shard: samples fitted to size, encoded, written by WebDataset's TarWriter."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from vmcmc_dist.data import shards  # noqa: F401  (secures webdataset before it is used)
+from vmcmc_dist.data.config import DataConfig
+from vmcmc_dist.data.manifest import ShardInfo
+from vmcmc_dist.data.sources.base import Source, UndecodableError
+from vmcmc_dist.errors import ConfigError, DataError
+
+from webdataset import TarWriter  # isort: skip
+
+MTIME = 0  # of every member, so that the bytes depend on the samples alone
+MODES = {1: "L", 3: "RGB"}
+PNG_UP_TO = 32
+
+
+@dataclass(frozen=True)
+class Coding:
+    """How samples are stored: shape (C, H, W) or (D,), and png, jpg or npy."""
+
+    shape: tuple[int, ...]
+    extension: str
+    quality: int
+
+    @property
+    def estimated_bytes(self) -> int:
+        """Bytes per sample in the tar, on the safe side."""
+        values = int(np.prod(self.shape))
+        share = {"png": 1.0, "jpg": 0.5, "npy": 4.0}[self.extension]
+        return int(values * share) + 3072
+
+
+@dataclass(frozen=True)
+class ShardJob:
+    """Write samples[...] of a source to one tar."""
+
+    path: Path
+    samples: range
+    coding: Coding
+
+
+def coding(cfg: DataConfig, source: Source) -> Coding:
+    """Shape and format of the shards of ``source`` under ``cfg``."""
+    if source.image_size is None:
+        return Coding(source.load(0).value.shape, "npy", 0)  # type: ignore[union-attr]
+    size, channels = cfg.image_size or source.image_size, cfg.channels or source.channels
+    if channels not in MODES:
+        raise ConfigError(f"data.channels={channels}: images have 1 or 3 channels")
+    png = cfg.format == "png" or (cfg.format == "auto" and size <= PNG_UP_TO)
+    return Coding((channels, size, size), "png" if png else "jpg", cfg.jpeg_quality)
+
+
+def fit(image: Image.Image, shape: tuple[int, ...]) -> Image.Image:
+    """Centre crop to a square, then an antialiased (Lanczos) resize to shape (C, H, W)."""
+    channels, side, _ = shape
+    if image.mode != MODES[channels]:
+        image = image.convert(MODES[channels])
+    short = min(image.size)
+    left, top = (image.width - short) // 2, (image.height - short) // 2
+    if image.width != image.height:
+        image = image.crop((left, top, left + short, top + short))
+    if short != side:
+        image = image.resize((side, side), Image.Resampling.LANCZOS)
+    return image
+
+
+def encode(value: Image.Image | np.ndarray, code: Coding) -> bytes:
+    """The bytes of one member."""
+    buffer = io.BytesIO()
+    if isinstance(value, np.ndarray):
+        np.save(buffer, value, allow_pickle=False)
+    elif code.extension == "png":
+        fit(value, code.shape).save(buffer, "PNG")
+    else:
+        fit(value, code.shape).save(buffer, "JPEG", quality=code.quality, subsampling=0)
+    return buffer.getvalue()
+
+
+def write_shard(source: Source, job: ShardJob) -> tuple[ShardInfo, list[str]]:
+    """Write one tar; returns its record and the names of the images that did not decode."""
+    bad: list[str] = []
+    count = 0
+    with open(job.path, "wb") as file, TarWriter(file, encoder=False, mtime=MTIME) as tar:
+        for i in job.samples:
+            try:
+                raw = source.load(i)
+                value = encode(raw.value, job.coding)
+            except UndecodableError:
+                bad.append(source.describe(i))
+                continue
+            except OSError as error:
+                raise DataError(f"{job.path.parent}: {error.strerror or error}") from None
+            tar.write({"__key__": f"{i:09d}", job.coding.extension: value, **_label(raw.label)})
+            count += 1
+    with open(job.path, "rb") as written:
+        sha256 = hashlib.file_digest(written, "sha256").hexdigest()
+    return ShardInfo(job.path.name, count, job.path.stat().st_size, sha256), bad
+
+
+def _label(label: Any) -> dict[str, bytes]:
+    if label is None:
+        return {}
+    if isinstance(label, int):
+        return {"cls": str(label).encode()}
+    return {"json": json.dumps({"attributes": label}, separators=(",", ":")).encode()}

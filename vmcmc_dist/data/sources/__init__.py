@@ -1,0 +1,31 @@
+"""Raw data sets by name. A new one is a class with the members of :class:`Source` and a line here.
+
+class Flowers:                                # sources/flowers.py
+    def __init__(self, cfg, root): ...
+OPENERS["flowers"] = Flowers
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from vmcmc_dist.data.config import DataConfig
+from vmcmc_dist.data.sources.arrays import Arrays
+from vmcmc_dist.data.sources.base import Raw, Source
+from vmcmc_dist.data.sources.celeba import CelebA
+from vmcmc_dist.data.sources.cifar10 import Cifar10
+from vmcmc_dist.data.sources.folder import Folder
+from vmcmc_dist.data.sources.idx import FashionMnist, Mnist
+
+__all__ = ["OPENERS", "Raw", "Source"]
+
+OPENERS: dict[str, Callable[[DataConfig, Path], Source]] = {
+    "celeba": CelebA,
+    "faces": CelebA,
+    "cifar10": Cifar10,
+    "mnist": Mnist,
+    "fashion_mnist": FashionMnist,
+    "folder": Folder,
+    "arrays": Arrays,
+}

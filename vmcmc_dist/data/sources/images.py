@@ -1,0 +1,74 @@
+"""Decoding raw image files, from a folder or from inside a zip."""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from pathlib import Path
+
+from PIL import Image, UnidentifiedImageError
+
+from vmcmc_dist.data.sources.base import UndecodableError
+from vmcmc_dist.errors import DataError
+
+EXTENSIONS = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm"}
+
+
+def decode(data: bytes, name: str, max_pixels: int) -> Image.Image:
+    """Decode one image; raises UndecodableError, also for images of more than ``max_pixels``."""
+    try:
+        image = Image.open(io.BytesIO(data))
+        if image.width * image.height > max_pixels:
+            raise UndecodableError(f"{name}: {image.width}x{image.height} exceeds data.max_pixels")
+        image.load()
+    except (
+        UnidentifiedImageError,
+        OSError,
+        SyntaxError,
+        ValueError,
+        Image.DecompressionBombError,
+    ) as error:
+        raise UndecodableError(f"{name}: does not decode ({error})") from None
+    return image
+
+
+class ImageFiles:
+    """Files of a folder, or members of a zip, by name. Opened lazily, so that it pickles."""
+
+    def __init__(self, root: Path, max_pixels: int) -> None:
+        self.root, self.max_pixels = root, max_pixels
+        self.is_zip = root.suffix.lower() == ".zip"
+        self._zip: zipfile.ZipFile | None = None
+
+    def __getstate__(self) -> dict:
+        return {**self.__dict__, "_zip": None}
+
+    def archive(self) -> zipfile.ZipFile:
+        """The open zip; raises DataError if it is not one."""
+        if self._zip is None:
+            try:
+                self._zip = zipfile.ZipFile(self.root)
+            except (zipfile.BadZipFile, OSError) as error:
+                raise DataError(f"{self.root}: not a readable zip ({error})") from None
+        return self._zip
+
+    def names(self) -> list[str]:
+        """All file names, with / between folders, sorted."""
+        if self.is_zip:
+            return sorted(n for n in self.archive().namelist() if not n.endswith("/"))
+        return sorted(
+            p.relative_to(self.root).as_posix() for p in self.root.rglob("*") if p.is_file()
+        )
+
+    def read(self, name: str) -> bytes:
+        """The bytes of one file; raises UndecodableError if it is missing or torn."""
+        try:
+            if self.is_zip:
+                return self.archive().read(name)
+            return (self.root / name).read_bytes()
+        except (OSError, KeyError, zipfile.BadZipFile, EOFError) as error:
+            raise UndecodableError(f"{self.root / name}: cannot be read ({error})") from None
+
+    def image(self, name: str) -> Image.Image:
+        """One decoded image."""
+        return decode(self.read(name), f"{self.root / name}", self.max_pixels)
