@@ -2,17 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
-
 import torch
 
-from vmcmc_dist.langevin.noise import Noise
-
-
-def derive_seed(*parts: int | str) -> int:
-    """A 63-bit seed that depends on all parts and on nothing else."""
-    digest = hashlib.blake2b(repr(parts).encode(), digest_size=8).digest()
-    return int.from_bytes(digest, "big") >> 1
+from vmcmc_dist.langevin.noise import Noise, stream_seed
 
 
 class NoisePlan:
@@ -47,12 +39,12 @@ class NoisePlan:
     def __call__(self, purpose: str, chunk: int, rows: int) -> Noise:
         """The noise for ``rows`` local samples of micro-batch ``chunk``."""
         if self.per_sample:
-            seed = derive_seed(self.seed, self.salt, self.images, purpose, chunk)
+            seed = stream_seed(self.seed, self.salt, self.images, purpose, chunk)
             return Noise(
                 seed,
                 self.device,
                 rows=slice(self.rank, None, self.world_size),
                 total=rows * self.world_size,
             )
-        seed = derive_seed(self.seed, self.salt, self.images, purpose, chunk, "rank", self.rank)
+        seed = stream_seed(self.seed, self.salt, self.images, purpose, chunk, "rank", self.rank)
         return Noise(seed, self.device)

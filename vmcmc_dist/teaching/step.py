@@ -16,19 +16,29 @@ The nets are :class:`~vmcmc_dist.teaching.learner.Learner`; any two modules will
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from vmcmc_dist.langevin.chain import ChainInfo, run_chain
+from vmcmc_dist.errors import DivergenceError
+from vmcmc_dist.langevin.chain import run_chain
 from vmcmc_dist.langevin.config import LangevinConfig
+from vmcmc_dist.langevin.gradient import Precision
+from vmcmc_dist.langevin.record import ChainInfo
 from vmcmc_dist.teaching.config import EnergyObjective, VAEObjective
 from vmcmc_dist.teaching.learner import Learner
 from vmcmc_dist.teaching.losses import energy_loss, gaussian_nll, negative_elbo, vae_loss
 from vmcmc_dist.teaching.noise_plan import NoisePlan
 
 Record = dict[str, Tensor]
+
+
+def raise_it(error: DivergenceError | None) -> None:
+    """The agreement of a single worker with itself."""
+    if error is not None:
+        raise error
 
 
 @dataclass
@@ -40,6 +50,8 @@ class TeachingPlan:
         accumulation: micro-batches; both must be divisible by it. θ and α stay fixed until
             every micro-batch has been proposed and revised.
         precision: of the energy inside the chain; its state and noise are always fp32.
+        agree: called once a step, after the chains and before the nets learn, with the error
+            of this worker's chains or ``None``; must raise on every worker if one has an error.
     """
 
     langevin: LangevinConfig
@@ -48,7 +60,8 @@ class TeachingPlan:
     latent_dim: int
     chains: int
     accumulation: int = 1
-    precision: str = "fp32"
+    precision: Precision = "fp32"
+    agree: Callable[[DivergenceError | None], None] = raise_it
 
 
 @dataclass
@@ -69,23 +82,29 @@ def teach(x: Tensor, energy: Learner, vae: Learner, plan: TeachingPlan, noise: N
 
     Returns:
         Means over this worker's samples, 0-d tensors on the device: ``energy_data``,
-        ``energy_refined``, ``energy_proposal``, ``gap`` = U(x̃) − U(x_data), ``drop`` =
-        U(x₀) − U(x̃) (what a chain moves the energy), ``grad_rms`` (RMS of ∂U/∂x per
+        ``energy_refined``, ``gap`` = U(x̃) − U(x_data), ``drop`` = the fall of the (total) energy
+        from a chain's first step to its last, ``grad_rms`` (RMS of ∂U/∂x per
         dimension), ``displacement`` (L2 of x̃ − x₀), ``reconstruction`` and ``kl`` (nats),
         ``spread`` and ``spread_data`` (std among samples, mean over dimensions), ``mean``
         of x̃ and of the data, the two losses, the gradients' norms.
     """
     batches = x.chunk(plan.accumulation)
     chunks = range(plan.accumulation)
-    refined = [propose_and_revise(energy, vae, plan, noise, chunk) for chunk in chunks]
+    refined: list[Refined] = []
+    failure = None
+    try:
+        refined = [propose_and_revise(energy, vae, plan, noise, chunk) for chunk in chunks]
+    except DivergenceError as error:
+        failure = error
+    plan.agree(failure)
     records = [learn_energy(energy, batches[i], refined[i].x, plan, noise, i) for i in chunks]
     energy_norm = energy.step()
     records += [learn_vae(vae, batches[i], refined[i], plan, noise, i) for i in chunks]
     vae_norm = vae.step()
 
-    record = _mean(records + [describe(batches[i], refined[i]) for i in chunks])
+    records += [describe(batches[i], refined[i]) for i in chunks]
+    record = _mean(records, x.device)
     record["gap"] = record["energy_refined"] - record["energy_data"]
-    record["drop"] = record["energy_proposal"] - record["energy_refined"]
     if energy_norm is not None:
         record["energy_grad_norm"] = energy_norm
     if vae_norm is not None:
@@ -177,7 +196,7 @@ def noise_level(objective: EnergyObjective, images: int) -> float:
 def describe(x: Tensor, refined: Refined) -> Record:
     """The figures by which a regime is told: see :mod:`vmcmc_dist.teaching.guard`."""
     record = {
-        "energy_proposal": refined.info.energy[0],
+        "drop": refined.info.energy[0] - refined.info.energy[-1],
         "grad_rms": refined.info.grad_rms.mean(),
         "displacement": refined.info.displacement.mean(),
         "spread": refined.x.std(0).mean(),
@@ -190,8 +209,12 @@ def describe(x: Tensor, refined: Refined) -> Record:
     return record
 
 
-def _mean(records: list[Record]) -> Record:
+def _mean(records: list[Record], device: torch.device) -> Record:
+    """Means by name, on ``device`` so that nothing waits for it."""
     names = dict.fromkeys(name for record in records for name in record)
     return {
-        name: torch.stack([r[name].float() for r in records if name in r]).mean() for name in names
+        name: torch.stack(
+            [r[name].float().to(device, non_blocking=True) for r in records if name in r]
+        ).mean()
+        for name in names
     }

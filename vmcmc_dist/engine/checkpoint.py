@@ -1,0 +1,182 @@
+"""Checkpoints: one folder holds everything that changes, or is not there at all.
+
+    checkpoints/000012800/
+        energy.safetensors  energy_ema.safetensors  energy_adam.safetensors
+        vae.safetensors     vae_ema.safetensors     vae_adam.safetensors
+        state.json          images, config, meters, guard, score, versions
+
+Tensors are full and fp32, whatever the ZeRO stage and the number of workers, so a checkpoint
+loads at any other. Nothing is pickled. Random states need no place: every draw is a function of
+(seed, rank, images).
+
+A checkpoint is written under a temporary name, flushed to the disk, and renamed: a kill at any
+moment leaves the earlier ones whole.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import shutil
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from vmcmc_dist.errors import CheckpointError
+
+FORMAT = 1
+PARTS = ("energy", "energy_ema", "energy_adam", "vae", "vae_ema", "vae_adam")
+
+
+@dataclass
+class Checkpoint:
+    """What a run is at a number of images.
+
+    Attributes:
+        tensors: for each of :data:`PARTS`, tensors by name.
+        state: JSON-able rest: iteration, seconds, meter, guard, salt, lr_scale, samples' score.
+        config: the run's config as nested dictionaries.
+    """
+
+    images: int
+    config: dict[str, Any]
+    state: dict[str, Any]
+    tensors: dict[str, dict[str, Tensor]] = field(default_factory=dict)
+
+
+class CheckpointFolder:
+    """The checkpoints of one run: save, find, load, prune."""
+
+    def __init__(self, path: Path, keep: int = 2):
+        self.path, self.keep = Path(path), keep
+
+    def all(self) -> list[Path]:
+        """Complete checkpoints, oldest first."""
+        if not self.path.is_dir():
+            return []
+        names = (p for p in self.path.iterdir() if p.name.isdigit() and p.is_dir())
+        return sorted(names, key=lambda p: int(p.name))
+
+    def latest(self) -> Path | None:
+        found = self.all()
+        return found[-1] if found else None
+
+    def best(self) -> Path | None:
+        """The checkpoint with the least score; ``None`` if none has a score."""
+        scored = [(s, p) for p in self.all() if (s := _state(p).get("score")) is not None]
+        return min(scored)[1] if scored else None
+
+    def good(self) -> Path | None:
+        """The latest checkpoint written while the guard saw nothing wrong."""
+        return next((p for p in reversed(self.all()) if _state(p).get("good")), None)
+
+    def drop_after_last_good(self) -> int:
+        """Remove checkpoints behind the last good one; returns its images, or 0."""
+        good = self.good()
+        for path in self.all():
+            if good is None or path.name > good.name:
+                _remove(path)
+        return int(good.name) if good else 0
+
+    def save(self, checkpoint: Checkpoint) -> Path:
+        """Write, flush, rename, prune.
+
+        Raises:
+            CheckpointError: no room on the disk, or the folder cannot be written. Earlier
+                checkpoints stay, and the torn one is removed.
+        """
+        final = self.path / f"{checkpoint.images:09d}"
+        if final.exists():
+            return final
+        partial = self.path / f".partial-{checkpoint.images:09d}"
+        size = sum(t.nbytes for part in checkpoint.tensors.values() for t in part.values())
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            for stale in self.path.glob(".partial-*"):
+                shutil.rmtree(stale)
+            free = shutil.disk_usage(self.path).free
+            if free < 1.05 * size:
+                raise OSError(errno.ENOSPC, f"{size / 1e6:.0f} MB needed, {free / 1e6:.0f} MB free")
+            partial.mkdir()
+            for part, tensors in checkpoint.tensors.items():
+                save_file(
+                    {n: t.detach().cpu().contiguous().clone() for n, t in tensors.items()},
+                    partial / f"{part}.safetensors",
+                )
+            state = {
+                "format": FORMAT,
+                "images": checkpoint.images,
+                "config": checkpoint.config,
+                "state": checkpoint.state,
+            }
+            (partial / "state.json").write_text(json.dumps(state, indent=1, allow_nan=False))
+            for file in partial.iterdir():
+                _flush(file)
+            _flush(partial)
+            partial.rename(final)
+            _flush(self.path)
+        except (OSError, SafetensorError) as error:
+            shutil.rmtree(partial, ignore_errors=True)
+            raise CheckpointError(
+                f"the checkpoint at {checkpoint.images:,} images could not be written to "
+                f"{self.path}: {error}. Earlier checkpoints are whole; make room (about "
+                f"{size * (self.keep + 2) / 1e6:.0f} MB) and run the same command again."
+            ) from None
+        self.prune()
+        return final
+
+    def prune(self) -> None:
+        """Keep the last ``keep``, the best, and the last good one."""
+        found = self.all()
+        kept = {*found[-self.keep :], self.best(), self.good()}
+        for path in found:
+            if path not in kept:
+                _remove(path)
+
+
+def load_checkpoint(path: Path, parts: tuple[str, ...] = PARTS) -> Checkpoint:
+    """Read a checkpoint folder, or only some of its parts.
+
+    Raises:
+        CheckpointError: missing or damaged files, or another format.
+    """
+    try:
+        saved = json.loads((path / "state.json").read_text())
+        if saved["format"] != FORMAT:
+            raise CheckpointError(
+                f"{path} has checkpoint format {saved['format']}, this version reads {FORMAT}"
+            )
+        tensors = {part: load_file(path / f"{part}.safetensors") for part in parts}
+        return Checkpoint(saved["images"], saved["config"], saved["state"], tensors)
+    except (OSError, SafetensorError, ValueError, KeyError) as error:
+        raise CheckpointError(
+            f"the checkpoint {path} is damaged ({error}). Delete that folder; the run then goes "
+            "on from the one before."
+        ) from None
+
+
+def _state(path: Path) -> dict[str, Any]:
+    try:
+        return json.loads((path / "state.json").read_text())["state"]
+    except (OSError, ValueError, KeyError) as error:
+        raise CheckpointError(f"the checkpoint {path} is damaged ({error}). Delete it.") from None
+
+
+def _remove(path: Path) -> None:
+    """Rename first: a kill in between leaves no half checkpoint under a checkpoint's name."""
+    gone = path.with_name(f".partial-{path.name}")
+    path.rename(gone)
+    shutil.rmtree(gone)
+
+
+def _flush(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

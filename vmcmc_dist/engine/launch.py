@@ -1,0 +1,217 @@
+"""From a config to a trained run: check, prepare the data, start the workers, watch, report."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from vmcmc_dist.config import Config, identity_changes, to_dict, to_yaml
+from vmcmc_dist.data.open import ensure_prepared
+from vmcmc_dist.engine import ray_launch
+from vmcmc_dist.engine.checkpoint import CheckpointFolder, load_checkpoint
+from vmcmc_dist.engine.progress import TrainingProgress, duration
+from vmcmc_dist.engine.resources import check_shape, cpu_count, resolve
+from vmcmc_dist.engine.run_folder import RunFolder, describe_environment
+from vmcmc_dist.engine.terminal import Terminal
+from vmcmc_dist.engine.worker import WorkerContext, join_alone, train_worker
+from vmcmc_dist.errors import CheckpointError
+
+
+@dataclass
+class Outcome:
+    """How a run ended.
+
+    Attributes:
+        figures: means of the last log interval, ``images``, ``seconds``.
+        interrupted: a stop was asked for (Ctrl-C, SIGTERM); the run was saved.
+    """
+
+    folder: RunFolder
+    figures: dict[str, float]
+    interrupted: bool
+
+
+def train(config: Config) -> Outcome:
+    """Train a run, or go on with it: the same call again resumes from its last checkpoint.
+
+    Raises:
+        UserError: bad config, data or resources (before any worker starts), or what ended the
+            run; see :mod:`vmcmc_dist.errors`.
+    """
+    started = time.monotonic()
+    config = resolve(config)
+    first = int(os.environ.get("RANK", "0")) == 0 or config.launcher != "torchrun"
+    folder = RunFolder(f"{config.out}/{config.name}")
+    if not first:
+        return _follow_torchrun(config, folder)
+    folder.create()
+    with Terminal(folder.log) as terminal:
+        say = terminal.console.print
+        ray_start = None
+        if config.launcher == "ray":  # Ray starts while the data is looked at
+            ray_start = ray_launch.in_thread(ray_launch.start_ray, config)
+        try:
+            say(f"[bold]{config.name}[/]: {describe(config)}", soft_wrap=True)
+            shape = prepare_data(config, say)
+            check_shape(config, shape)
+            resumed = check_resume(config, folder)
+            if resumed:
+                say(f"going on from {resumed:,} images ({folder.path})", soft_wrap=True)
+            write_down(config, folder, started)
+            with (
+                TrainingProgress(terminal.console, config, folder.metrics) as progress,
+                _stop_requests(folder, progress.say),
+            ):
+                figures = _run(config, shape, ray_start)
+        finally:
+            if config.launcher == "ray":
+                ray_launch.stop_ray()
+    outcome = Outcome(folder, figures, interrupted=folder.stop.exists())
+    folder.stop.unlink(missing_ok=True)
+    return outcome
+
+
+def describe(config: Config) -> str:
+    """One line: data, workers, device, precision, length."""
+    train, resources = config.train, config.resources
+    workers = f"{resources.workers} worker{'s' if resources.workers > 1 else ''}"
+    limit = f" or {duration(train.max_minutes * 60)}" if train.max_minutes else ""
+    return (
+        f"{config.data.source}, {workers} on {resources.device} by {config.launcher}, "
+        f"{train.precision}, batch {train.batch_size}, preset {config.preset}, "
+        f"{train.images:,} images{limit}"
+    )
+
+
+def prepare_data(config: Config, say: Callable[..., Any]) -> tuple[int, ...]:
+    """Shards of the data, made if they are not there; returns the shape of one sample."""
+    told: set[str] = set()
+
+    def progress(what: str, done: int, total: int) -> None:
+        if what not in told:
+            told.add(what)
+            say(f"{what}: {total:,}")
+
+    manifest = ensure_prepared(config.data, progress)
+    count = f", {manifest.num_samples:,} samples" if manifest.shards else ""
+    say(f"data: {manifest.source}{count}, shape {list(manifest.shape)}")
+    return tuple(manifest.shape)
+
+
+def check_resume(config: Config, folder: RunFolder) -> int:
+    """Images of the checkpoint that the run goes on from, 0 for a new run.
+
+    Raises:
+        CheckpointError: the folder holds a run with another config.
+    """
+    path = CheckpointFolder(folder.checkpoints).latest()
+    if path is None:
+        return 0
+    saved = load_checkpoint(path, ())
+    changes = identity_changes(saved.config, to_dict(config))
+    if changes:
+        raise CheckpointError(
+            f"{folder.path} holds a run with another config:\n  "
+            + "\n  ".join(changes)
+            + "\nGive this run another name=…, or the old settings to go on with that one."
+        )
+    return saved.images
+
+
+def write_down(config: Config, folder: RunFolder, started: float) -> None:
+    """config.yaml and environment.json, before the first step."""
+    folder.config.write_text(to_yaml(config))
+    environment = describe_environment()
+    environment["prepared_in_seconds"] = round(time.monotonic() - started, 2)
+    folder.environment.write_text(json.dumps(environment, indent=1) + "\n")
+
+
+def _run(config: Config, shape: tuple[int, ...], ray_start) -> dict[str, float]:
+    if config.launcher == "ray":
+        thread, outcome = ray_start
+        _wait(thread, outcome)
+        thread, outcome = ray_launch.in_thread(ray_launch.launch, config, shape)
+        return _wait(thread, outcome)
+    if config.launcher == "torchrun":
+        return train_worker(to_dict(config), shape, _join_torchrun(config), _threads(config))
+    join_alone()
+    device = torch.device("cuda:0" if config.resources.device == "cuda" else "cpu")
+    return train_worker(to_dict(config), shape, WorkerContext(0, 1, device), _threads(config))
+
+
+def _wait(thread: threading.Thread, outcome: dict[str, Any]) -> Any:
+    while thread.is_alive():
+        thread.join(0.2)
+    if "error" in outcome:
+        raise outcome["error"]
+    return outcome["result"]
+
+
+def _threads(config: Config) -> int:
+    return config.resources.threads or max(1, cpu_count() // config.resources.workers)
+
+
+def _join_torchrun(config: Config) -> WorkerContext:
+    gpu = config.resources.device == "cuda"
+    if not dist.is_initialized():
+        dist.init_process_group("cpu:gloo,cuda:nccl" if gpu else "gloo")
+    local = int(os.environ["LOCAL_RANK"])
+    device = torch.device(f"cuda:{local}" if gpu else "cpu")
+    return WorkerContext(dist.get_rank(), dist.get_world_size(), device)
+
+
+def _follow_torchrun(config: Config, folder: RunFolder) -> Outcome:
+    """A worker other than the first, under torchrun: waits for the data, then trains."""
+    context = _join_torchrun(config)
+    with _ignored_signals():
+        shape = prepare_data(config, lambda *_, **__: None)
+        figures = train_worker(to_dict(config), shape, context, _threads(config))
+    return Outcome(folder, figures, interrupted=False)
+
+
+@contextmanager
+def _ignored_signals() -> Iterator[None]:
+    before = {s: signal.signal(s, signal.SIG_IGN) for s in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def _stop_requests(folder: RunFolder, say: Callable[[str], Any]) -> Iterator[None]:
+    """Ctrl-C or SIGTERM asks the run to save and end; a second Ctrl-C ends it at once."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def handle(number: int, _frame: Any) -> None:
+        if folder.stop.exists():
+            raise KeyboardInterrupt
+        folder.stop.touch()
+        say("stopping: the run is being saved (again to stop at once)")
+
+    before = {s: signal.signal(s, handle) for s in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def pictures(folder: RunFolder) -> Path | None:
+    """The newest sample grid."""
+    found = sorted(folder.samples.glob("*.png"))
+    return found[-1] if found else None

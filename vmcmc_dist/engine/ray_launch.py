@@ -1,0 +1,170 @@
+"""Workers under Ray Train: the only file that knows Ray."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from typing import Any
+
+
+from vmcmc_dist.config import Config, to_dict
+from vmcmc_dist.engine.resources import cpu_count
+from vmcmc_dist.engine.run_folder import RunFolder
+from vmcmc_dist.engine.worker import WorkerContext, train_worker
+from vmcmc_dist.errors import ResourceError, UserError
+
+QUIET = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "DS_BUILD_OPS": "0",
+}
+
+
+def start_ray(config: Config) -> None:
+    """Join the cluster of ``resources.address``, or start one on this machine.
+
+    Raises:
+        ResourceError: no cluster at that address, or none could be started.
+    """
+    import ray
+
+    if ray.is_initialized():
+        return
+    for key, value in QUIET.items():
+        os.environ.setdefault(key, value)
+    address = config.resources.address
+    try:
+        if address:
+            ray.init(address=address, logging_level=logging.ERROR)
+        else:
+            ray.init(
+                address="local",
+                num_cpus=cpu_count(),
+                include_dashboard=False,
+                logging_level=logging.ERROR,
+            )
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        where = f"join the Ray cluster at {address}" if address else "start Ray on this machine"
+        raise ResourceError(f"could not {where}: {error}") from None
+
+
+def check_cluster(config: Config, resources: dict[str, float]) -> None:
+    """Whether the cluster can ever hold the workers; :class:`ResourceError` at once if not."""
+    import ray
+
+    total = ray.cluster_resources()
+    if config.resources.address and _autoscales():
+        return
+    for kind, each in resources.items():
+        needed, have = each * config.resources.workers, total.get(kind, 0.0)
+        if needed > have:
+            raise ResourceError(
+                f"resources.workers={config.resources.workers} needs {needed:g} {kind}, the Ray "
+                f"cluster has {have:g}; ask for fewer workers or lower resources.cpus_per_worker"
+            )
+
+
+def launch(config: Config, shape: tuple[int, ...]) -> dict[str, Any]:
+    """Run the workers to their end; returns the first worker's result.
+
+    Call it off the main thread: Ray would take over Ctrl-C otherwise.
+
+    Raises:
+        UserError: what a worker raised, a dead worker, or workers that could not start.
+    """
+    import ray
+    from ray.train import FailureConfig, RunConfig, ScalingConfig
+    from ray.train.torch import TorchConfig, TorchTrainer
+    from ray.train.v2.api.exceptions import TrainingFailedError, WorkerGroupError
+
+    gpu = config.resources.device == "cuda"
+    share = max(1, cpu_count() // config.resources.workers)
+    each: dict[str, float] = {"CPU": config.resources.cpus_per_worker or share}
+    if gpu:
+        each["GPU"] = 1
+    check_cluster(config, each)
+    folder = RunFolder(f"{config.out}/{config.name}")
+    trainer = TorchTrainer(
+        ray_worker,
+        train_loop_config={"config": to_dict(config), "shape": list(shape), "share": share},
+        scaling_config=ScalingConfig(
+            num_workers=config.resources.workers, use_gpu=gpu, resources_per_worker=each
+        ),
+        torch_config=TorchConfig(backend="cpu:gloo,cuda:nccl" if gpu else "gloo"),
+        run_config=RunConfig(
+            name="ray",
+            storage_path=str(folder.path),
+            failure_config=FailureConfig(
+                max_failures=config.resources.max_failures, controller_failure_limit=2
+            ),
+            worker_runtime_env={"env_vars": QUIET},
+        ),
+    )
+    os.environ["RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"] = str(config.resources.start_timeout)
+    try:
+        result = trainer.fit()
+    except WorkerGroupError as error:
+        raise _cause(error.worker_failures, folder) from None
+    except (TrainingFailedError, ray.exceptions.RayError) as error:
+        raise ResourceError(
+            f"Ray could not run the workers: {_first_line(error)}. Details: {folder.log}"
+        ) from None
+    return result.return_value
+
+
+def ray_worker(settings: dict[str, Any]) -> dict[str, float]:
+    """What Ray Train runs in each worker's process."""
+    import ray.train
+    from ray.train.torch import get_device
+
+    context = ray.train.get_context()
+    config = settings["config"]
+    worker = WorkerContext(context.get_world_rank(), context.get_world_size(), get_device())
+    threads = config["resources"]["threads"] or settings["share"]
+    return train_worker(config, tuple(settings["shape"]), worker, threads)
+
+
+def _cause(failures: dict[int, Exception], folder: RunFolder) -> UserError:
+    """What the workers raised, as one error for the user."""
+    causes = {rank: getattr(f, "_base_exc", f) for rank, f in failures.items()}
+    for cause in causes.values():
+        if isinstance(cause, UserError):
+            return cause
+    rank, cause = next(iter(causes.items()))
+    return ResourceError(
+        f"worker {rank} died ({type(cause).__name__}: {_first_line(cause)}). The run is safe up "
+        f"to its last checkpoint; run the same command again to go on. Details: {folder.log}"
+    )
+
+
+def _first_line(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1] if lines else type(error).__name__
+
+
+def _autoscales() -> bool:
+    return bool(os.environ.get("RAY_AUTOSCALER_ENABLED"))
+
+
+def in_thread(function, *args) -> tuple[threading.Thread, dict[str, Any]]:
+    """Run ``function(*args)`` in a thread; ``result`` or ``error`` appears in the dictionary."""
+    outcome: dict[str, Any] = {}
+
+    def body() -> None:
+        try:
+            outcome["result"] = function(*args)
+        except BaseException as error:  # handed to the main thread, which raises it
+            outcome["error"] = error
+
+    thread = threading.Thread(target=body, name="ray-train", daemon=True)
+    thread.start()
+    return thread, outcome
+
+
+def stop_ray() -> None:
+    import ray
+
+    if ray.is_initialized():
+        ray.shutdown()

@@ -1,0 +1,104 @@
+"""What this machine offers, and what a config asks of it; checked before anything is allocated."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from pathlib import Path
+
+import torch
+
+from vmcmc_dist.config import Config
+from vmcmc_dist.errors import ConfigError, ResourceError
+from vmcmc_dist.models import check_nets
+
+
+def cpu_count() -> int:
+    """CPUs that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def fast_bf16(device: str) -> bool:
+    """Whether bf16 runs in hardware: CUDA since Ampere, or a CPU with AVX512-bf16 or AMX."""
+    if device == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    info = Path("/proc/cpuinfo")
+    text = info.read_text() if info.exists() else ""
+    return "avx512_bf16" in text or "amx_bf16" in text
+
+
+def resolve(config: Config) -> Config:
+    """The config with every ``auto`` decided on this machine and paths made absolute.
+
+    Raises:
+        ConfigError, ResourceError: what cannot work here.
+    """
+    train, resources, data = config.train, config.resources, config.data
+    device = resources.device
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    launcher = config.launcher
+    if launcher == "auto":
+        launcher = "torchrun" if "TORCHELASTIC_RUN_ID" in os.environ else "ray"
+    workers = resources.workers
+    if launcher == "torchrun":
+        if "WORLD_SIZE" not in os.environ:
+            raise ConfigError("launcher=torchrun: start with `torchrun -m vmcmc_dist train …`")
+        workers = int(os.environ["WORLD_SIZE"])
+    address = resources.address
+    if address is None and launcher == "ray":
+        address = os.environ.get("RAY_ADDRESS")
+    precision = train.precision
+    if precision == "auto":
+        precision = "bf16" if fast_bf16(device) else "fp32"
+    resolved = dataclasses.replace(
+        config,
+        out=str(Path(config.out).absolute()),
+        launcher=launcher,
+        train=dataclasses.replace(train, precision=precision),
+        data=dataclasses.replace(data, root=_absolute(data.root), shards=_absolute(data.shards)),
+        resources=dataclasses.replace(resources, device=device, workers=workers, address=address),
+    )
+    check(resolved)
+    return resolved
+
+
+def check(config: Config) -> None:
+    """Precision and number of workers against this machine (a cluster is asked by the launcher).
+
+    Raises:
+        ConfigError, ResourceError: with what to change.
+    """
+    device, workers = config.resources.device, config.resources.workers
+    if device == "cuda" and not torch.cuda.is_available() and config.resources.address is None:
+        raise ResourceError("resources.device=cuda, but this machine has no usable GPU")
+    if config.train.precision == "fp16":
+        if device != "cuda":
+            raise ConfigError("train.precision=fp16 needs a GPU; use bf16 or fp32 on a CPU")
+        for key in ("energy", "vae"):
+            if getattr(config, key).zero_stage == 0:
+                raise ConfigError(f"train.precision=fp16 needs {key}.zero_stage ≥ 1")
+    if config.resources.address is not None or config.launcher != "ray":
+        return
+    have = torch.cuda.device_count() if device == "cuda" else cpu_count()
+    kind = "GPUs" if device == "cuda" else "CPUs"
+    needed = workers * max(config.resources.cpus_per_worker, 1 if device == "cpu" else 0)
+    if (workers if device == "cuda" else needed) > have:
+        raise ResourceError(
+            f"resources.workers={workers} needs {needed:g} {kind}, this machine has {have}; set "
+            f"resources.workers={have} or fewer, or give a cluster's resources.address"
+        )
+
+
+def check_shape(config: Config, shape: tuple[int, ...]) -> None:
+    """Whether the nets fit the data's samples; :class:`ConfigError` if not."""
+    check_nets(config.energy, shape, "energy")
+    check_nets(config.vae, shape, "vae")
+
+
+def _absolute(path: str | None) -> str | None:
+    if path is None or "://" in path:
+        return path
+    return str(Path(path).expanduser().absolute())

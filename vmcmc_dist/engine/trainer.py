@@ -1,0 +1,333 @@
+"""The per-worker loop: data → one iteration of teaching → record → grid → checkpoint."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from vmcmc_dist.config import Config, identity_changes, to_dict
+from vmcmc_dist.data.open import open_stream
+from vmcmc_dist.engine.checkpoint import (
+    Checkpoint,
+    CheckpointFolder,
+    load_checkpoint,
+)
+from vmcmc_dist.engine.ema import EMA
+from vmcmc_dist.engine.learner import DeepSpeedLearner
+from vmcmc_dist.engine.meter import Meter, sum_over_workers
+from vmcmc_dist.engine.run_folder import RunFolder
+from vmcmc_dist.engine.samples import make_recorder, to_model_range
+from vmcmc_dist.engine.schedule import learning_rate
+from vmcmc_dist.engine.trackers import Trackers
+from vmcmc_dist.errors import CheckpointError, DivergenceError
+from vmcmc_dist.langevin.noise import stream_seed
+from vmcmc_dist.models import build_energy, build_vae
+from vmcmc_dist.teaching.guard import Guard, ratios, regime
+from vmcmc_dist.teaching.noise_plan import NoisePlan
+from vmcmc_dist.teaching.step import TeachingPlan, teach
+
+
+@dataclass
+class WorkerContext:
+    """Who this worker is. Nothing of Ray in it."""
+
+    rank: int
+    world_size: int
+    device: torch.device
+
+
+@dataclass
+class Restart:
+    """How a run goes on after a guard stopped it: other noise, lower learning rates."""
+
+    rollbacks: int = 0
+    lr_scale: float = 1.0
+
+
+class Trainer:
+    """One worker of a run, from its last checkpoint (or the start) to its end.
+
+    Everything that changes is in: ``images``, the two learners, the two averages, the meter,
+    the guard, ``seconds``; :meth:`save` and :meth:`restore` handle exactly these.
+    """
+
+    def __init__(
+        self, config: Config, context: WorkerContext, shape: tuple[int, ...], restart: Restart
+    ):
+        self.config, self.context, self.shape, self.restart = config, context, shape, restart
+        self.folder = RunFolder(f"{config.out}/{config.name}")
+        self.checkpoints = CheckpointFolder(self.folder.checkpoints, config.train.keep)
+        self.images, self.seconds, self.iteration = 0, 0.0, 0
+        self.interrupted = self.time_is_up = False
+        self.score: float | None = None
+        self.meter, self.guard = Meter(), Guard(config.guard, rollbacks=restart.rollbacks)
+        self._build(self._load())
+        self.started = time.monotonic()
+
+    # -- one run --------------------------------------------------------------------------------
+
+    def run(self) -> dict[str, float]:
+        """Train to the end, the time limit, or a request to stop; returns the last figures."""
+        last: dict[str, float] = {}
+        if self._finished() or any(self._anywhere(self._stop_wanted())):
+            return {"images": self.images, "seconds": self._seconds(), "already": 1.0}
+        while not self._finished():
+            record = self.iterate()
+            self.meter.add(record)
+            if self._due(self.config.train.log_images):
+                last = self.log()
+            if self._due(self.config.train.sample_images):
+                self.sample()
+            if self._due(self.config.train.checkpoint_images):
+                self.save()
+        if self.meter.count and not self.interrupted:
+            last = self.log()
+        if not self.interrupted and not self._due(self.config.train.sample_images):
+            self.sample()
+        self.save()
+        return last | {"images": self.images, "seconds": self._seconds()}
+
+    def iterate(self) -> dict[str, Tensor]:
+        """One iteration: a batch of data, both nets learn, the averages follow."""
+        train, waiting = self.config.train, time.monotonic()
+        x = self._next_batch()
+        self.data_seconds += time.monotonic() - waiting
+        torch.manual_seed(stream_seed(self.seed, "dropout", self.context.rank, self.images))
+        for learner, name in ((self.energy, "energy"), (self.vae, "vae")):
+            settings = getattr(self.config, name)
+            rate = learning_rate(settings, self.images, train.images)
+            learner.set_lr(rate * self.restart.lr_scale)
+        noise = NoisePlan(
+            self.seed,
+            self.images,
+            rank=self.context.rank,
+            world_size=self.context.world_size,
+            per_sample=train.noise_per_sample,
+            device=self.context.device,
+        )
+        record = teach(x, self.energy, self.vae, self.plan, noise)
+        self.images += train.batch_size
+        self.iteration += 1
+        for name, average in self.averages.items():
+            average.update(getattr(self, name).current, train.batch_size, self.images)
+        return record
+
+    # -- what it writes -------------------------------------------------------------------------
+
+    def log(self) -> dict[str, float]:
+        """Close the interval: one record over all workers, checked by the guard."""
+        means = self.meter.means()
+        self.guard.check_finite(means, self.images)
+        now, seconds = time.monotonic(), self._seconds()
+        wait = self.data_seconds / max(now - self.interval_started, 1e-9)
+        rate = (self.images - self.interval_images) / max(now - self.interval_started, 1e-9)
+        self._open_interval()
+        record = {
+            "kind": "train",
+            "images": self.images,
+            "iteration": self.iteration,
+            **means,
+            **ratios(means),
+            "regime": regime(means, self.config.guard),
+            "energy_lr": self.energy.optimizer.param_groups[0]["lr"],
+            "vae_lr": self.vae.optimizer.param_groups[0]["lr"],
+            "time": {"seconds": seconds, "images_per_second": rate, "data_wait": wait},
+        }
+        if self.context.rank == 0:
+            self.folder.append(record)
+            self.trackers.write(record)
+        self.guard.observe(means, self.images)
+        return means
+
+    def sample(self) -> None:
+        """A grid and its record, by the first worker; the others go on to the next collective."""
+        if self.context.rank == 0:
+            energy, vae = self._sampling_nets()
+            record = self.samples.write(energy, vae, self.images)
+            self.folder.append(record)
+            self.trackers.write(record, picture=self.samples.last_picture)
+            self.score = record.get(self.config.train.best)
+        self._open_interval()
+
+    def save(self) -> None:
+        """A checkpoint of everything that changes (collective)."""
+        meter = self.meter.state()
+        if not torch.tensor(meter["rows"], dtype=torch.float64).isfinite().all():
+            raise DivergenceError(
+                f"not finite before the checkpoint at {self.images:,} images; nothing was saved"
+            )
+        tensors: dict[str, dict[str, Tensor]] = {}
+        for name in ("energy", "vae"):
+            learner: DeepSpeedLearner = getattr(self, name)
+            tensors[name] = dict(learner.current)
+            tensors[f"{name}_adam"] = learner.optimizer_state()
+            if name in self.averages:
+                tensors[f"{name}_ema"] = self.averages[name].module.state_dict()
+        problem: CheckpointError | None = None
+        if self.context.rank == 0:
+            state = {
+                "iteration": self.iteration,
+                "seconds": self._seconds(),
+                "shape": list(self.shape),
+                "meter": meter,
+                "guard": self.guard.state(),
+                "lr_scale": self.restart.lr_scale,
+                "score": self.score,
+                "good": self.guard.bad == 0,
+            }
+            try:
+                self.checkpoints.save(Checkpoint(self.images, to_dict(self.config), state, tensors))
+            except CheckpointError as error:
+                problem = error
+        if any(self._anywhere([problem is not None])):
+            raise problem or CheckpointError("the first worker could not write its checkpoint")
+        self.score = None
+        self._open_interval()
+
+    # -- start and resume are one path ----------------------------------------------------------
+
+    def _load(self) -> Checkpoint | None:
+        path = self.checkpoints.latest()
+        if path is None:
+            if self.context.rank == 0:
+                self.folder.truncate_metrics(0)
+            return None
+        saved = load_checkpoint(path)
+        changes = identity_changes(saved.config, to_dict(self.config))
+        if changes:
+            raise CheckpointError(
+                f"{self.folder.path} holds a run with another config:\n  "
+                + "\n  ".join(changes)
+                + "\nGive this run another name=…, or the old settings to go on with that one."
+            )
+        state = saved.state
+        self.images, self.iteration = saved.images, state["iteration"]
+        self.seconds, self.score = state["seconds"], state["score"]
+        self.meter.load(state["meter"], self.context.rank, self.context.world_size)
+        if self.restart.rollbacks == 0:
+            self.restart = Restart(state["guard"]["rollbacks"], state["lr_scale"])
+            self.guard.load(state["guard"])
+        if self.context.rank == 0:
+            self.folder.truncate_metrics(self.images)
+        return saved
+
+    def _build(self, saved: Checkpoint | None) -> None:
+        config, context, train = self.config, self.context, self.config.train
+        self.seed = stream_seed(config.seed, "run", self.restart.rollbacks)
+        torch.manual_seed(stream_seed(self.seed, "weights"))
+        nets = {
+            "energy": build_energy(config.energy, self.shape),
+            "vae": build_vae(config.vae, self.shape),
+        }
+        self.averages: dict[str, EMA] = {}
+        chains = train.chains or train.batch_size
+        share = context.world_size * train.accumulation
+        micro = {"energy": train.batch_size // share, "vae": chains // share}
+        for name, net in nets.items():
+            if saved is not None:
+                net.load_state_dict(saved.tensors[name])
+            if context.rank == 0:
+                self.averages[name] = EMA(net.to(context.device), train.ema_images)
+                if saved is not None:
+                    self.averages[name].module.load_state_dict(saved.tensors[f"{name}_ema"])
+            learner = DeepSpeedLearner(
+                net,
+                getattr(config, name),
+                precision=train.precision,
+                micro_batch=micro[name],
+                accumulation=train.accumulation,
+                device=context.device,
+                sampled="decoder" if name == "vae" else "",
+                compile=train.compile,
+            )
+            if saved is not None:
+                learner.load_optimizer_state(saved.tensors[f"{name}_adam"])
+            setattr(self, name, learner)
+        self.plan = TeachingPlan(
+            config.langevin,
+            config.energy,
+            config.vae,
+            latent_dim=config.vae.latent_dim,
+            chains=chains // context.world_size,
+            accumulation=train.accumulation,
+            precision="fp32" if self.energy.copy is not None else train.precision,
+            agree=self._agree,
+        )
+        self.stream = open_stream(
+            config.data,
+            seed=config.seed,
+            rank=context.rank,
+            world_size=context.world_size,
+            local_batch=train.batch_size // context.world_size,
+            images=self.images,
+        )
+        self.batches = iter(self.stream)
+        self.samples = make_recorder(config, self.shape, self.folder)
+        self.trackers = Trackers(config, self.folder, self.images, active=context.rank == 0)
+        self._open_interval()
+
+    energy: DeepSpeedLearner
+    vae: DeepSpeedLearner
+
+    def close(self) -> None:
+        """Let go of threads, files and hooks."""
+        self.stream.close()
+        self.trackers.close()
+        self.energy.close()
+        self.vae.close()
+
+    # -- small parts ----------------------------------------------------------------------------
+
+    def _next_batch(self) -> Tensor:
+        x = next(self.batches).x.to(self.context.device, non_blocking=True)
+        return to_model_range(x)
+
+    def _sampling_nets(self):
+        if self.config.sampling.ema:
+            return self.averages["energy"].module, self.averages["vae"].module
+        nets = []
+        for name in ("energy", "vae"):
+            net = (build_energy if name == "energy" else build_vae)(
+                getattr(self.config, name), self.shape
+            )
+            net.load_state_dict(getattr(self, name).current)
+            nets.append(net.to(self.context.device))
+        return tuple(nets)
+
+    def _finished(self) -> bool:
+        over = self.images >= self.config.train.images
+        return over or self.interrupted or self.time_is_up
+
+    def _due(self, every: int) -> bool:
+        return self.images // every != (self.images - self.config.train.batch_size) // every
+
+    def _seconds(self) -> float:
+        return self.seconds + time.monotonic() - self.started
+
+    def _open_interval(self) -> None:
+        """Restart the clock of the speed figures; grids and checkpoints are not counted."""
+        self.interval_started, self.interval_images = time.monotonic(), self.images
+        self.data_seconds = 0.0
+
+    def _stop_wanted(self) -> list[bool]:
+        """[someone asked to stop, the time is up], as the first worker sees it."""
+        if self.context.rank:
+            return [False, False]
+        limit = self.config.train.max_minutes * 60
+        return [self.folder.stop.exists(), bool(limit and self._seconds() >= limit)]
+
+    def _agree(self, error: DivergenceError | None) -> None:
+        """All workers together: did a chain diverge anywhere, and is it time to stop?"""
+        flags = [error is not None, *self._stop_wanted()]
+        failed, self.interrupted, self.time_is_up = self._anywhere(flags)
+        if failed:
+            raise error or DivergenceError("the chains of another worker diverged")
+
+    def _anywhere(self, flags: list[bool]) -> list[bool]:
+        if self.context.world_size == 1:
+            return flags
+        total = sum_over_workers(torch.tensor(flags, dtype=torch.float32))
+        return [bool(value) for value in total > 0]

@@ -1,0 +1,89 @@
+"""The worker: an ordinary function, the same under Ray, under torchrun, and alone."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from vmcmc_dist.config import Config, config_from_dict
+from vmcmc_dist.engine.checkpoint import CheckpointFolder
+from vmcmc_dist.engine.run_folder import RunFolder
+from vmcmc_dist.engine.trainer import Restart, Trainer, WorkerContext
+from vmcmc_dist.errors import DivergenceError
+
+
+def train_worker(
+    values: dict[str, Any], shape: tuple[int, ...], context: WorkerContext, threads: int = 0
+) -> dict[str, float]:
+    """Train as worker ``context.rank`` of ``context.world_size``; a process group must be up.
+
+    Args:
+        values: the resolved config as nested dictionaries.
+        shape: of one sample.
+        threads: of torch on the CPU; 0 leaves them.
+
+    Returns:
+        The last interval's means, ``images``, ``seconds``, and ``already`` if nothing was left
+        to do.
+
+    Raises:
+        DivergenceError: a guard fired and may not, or no longer, roll back.
+    """
+    config = config_from_dict(values)
+    if threads:
+        torch.set_num_threads(threads)
+    if context.device.type == "cuda":
+        torch.cuda.set_device(context.device)
+        torch.backends.cudnn.benchmark = True
+    restart = Restart()
+    while True:
+        trainer = Trainer(config, context, shape, restart)
+        try:
+            return trainer.run()
+        except DivergenceError as error:
+            restart = roll_back(config, trainer, error)
+        finally:
+            trainer.close()
+
+
+def roll_back(config: Config, trainer: Trainer, error: DivergenceError) -> Restart:
+    """Go back to the last good checkpoint (or the start), with other noise and lower rates.
+
+    Raises the error itself where the guard may not, or has done so often enough.
+    """
+    before, guard = trainer.restart, config.guard
+    if guard.action != "rollback":
+        raise error
+    if before.rollbacks >= guard.max_rollbacks:
+        raise DivergenceError(f"{error} Given up after {before.rollbacks} rollbacks.") from None
+    after = Restart(before.rollbacks + 1, before.lr_scale * guard.lr_factor)
+    if trainer.context.rank == 0:
+        folder = RunFolder(f"{config.out}/{config.name}")
+        checkpoints = CheckpointFolder(folder.checkpoints, config.train.keep)
+        images = checkpoints.drop_after_last_good()
+        folder.truncate_metrics(images)
+        folder.append(
+            {
+                "kind": "rollback",
+                "images": images,
+                "from_images": trainer.images,
+                "lr_scale": after.lr_scale,
+                "reason": str(error),
+            }
+        )
+    if trainer.context.world_size > 1:
+        dist.barrier()
+    return after
+
+
+def join_alone() -> None:
+    """A process group of one, in this process, without a port: DeepSpeed asks for one."""
+    os.environ.setdefault("LOCAL_RANK", "0")
+    os.environ.setdefault("RANK", "0")
+    os.environ.setdefault("WORLD_SIZE", "1")
+    if not dist.is_initialized():
+        backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+        dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)
