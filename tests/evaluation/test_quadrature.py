@@ -16,8 +16,9 @@ from vmcmc_dist.evaluation.quadrature import (
     log_z,
     measure,
     model_log_density,
+    particle_kl,
     particle_log_density,
-    revised_log_density,
+    revised_particles,
     sampler_log_density,
     with_reference,
 )
@@ -142,26 +143,38 @@ def chain_law(start_mean, start_std, energy_std, config):
 def test_revised_density_is_the_chains_gaussian(temperature):
     config = LangevinConfig(steps=6, step_size=0.4, temperature=temperature)
     starts = latent_points(2**14, 2) * 0.3 + 1.0
-    log_p, smoothing = revised_log_density(energy_of([0.0, 0.0], [0.7, 0.7]), starts, config, GRID)
+    means, width, exact = revised_particles(energy_of([0.0, 0.0], [0.7, 0.7]), starts, config, GRID)
+    assert exact and width == pytest.approx(0.4 * math.sqrt(temperature))
     mean, std = chain_law(1.0, 0.3, 0.7, config)
-    assert smoothing == 0.0
-    assert abs(kl(log_p, log_density([mean] * 2, [std] * 2), GRID)) < 0.01
+    law = log_density([mean] * 2, [std] * 2)
+    assert kl(particle_log_density(means, width, GRID), law, GRID) < 0.01
+    assert particle_kl(means, width, law, GRID) < 0.002
 
 
 def test_cold_and_adjusted_chains_say_their_smoothing():
     starts = latent_points(2**14, 2) * 0.5
     energy = energy_of([0.0, 0.0], [0.7, 0.7])
     cold = LangevinConfig(steps=3, step_size=0.4, temperature=0.0)
-    log_p, smoothing = revised_log_density(energy, starts, cold, GRID)
-    assert smoothing == GRID.cell
-    std = math.hypot(chain_law(0.0, 0.5, 0.7, cold)[1], smoothing)
-    assert kl(log_p, log_density([0.0, 0.0], [std, std]), GRID) < 0.05
+    means, width, exact = revised_particles(energy, starts, cold, GRID)
+    assert not exact and width == GRID.cell
+    std = math.hypot(chain_law(0.0, 0.5, 0.7, cold)[1], width)
+    assert particle_kl(means, width, log_density([0.0, 0.0], [std, std]), GRID) < 0.01
 
     adjusted = LangevinConfig(steps=30, step_size=0.7, adjusted=True)
-    log_p, smoothing = revised_log_density(energy, starts, adjusted, GRID, smoothing=0.2)
-    assert smoothing == 0.2
-    std = math.hypot(0.7, 0.2)
-    assert kl(log_p, log_density([0.0, 0.0], [std, std]), GRID) < 0.01
+    means, width, exact = revised_particles(energy, starts, adjusted, GRID)
+    assert not exact and width == GRID.cell
+    law = log_density([0.0, 0.0], [math.hypot(0.7, width)] * 2)
+    assert particle_kl(means, width, law, GRID) < 0.01
+    clamped = LangevinConfig(steps=3, step_size=0.4, clamp=1.0)
+    assert not revised_particles(energy, starts, clamped, GRID)[2]
+
+
+def test_extrapolation_takes_off_the_bias_of_few_particles():
+    few = torch.randn(2000, 2, generator=torch.Generator().manual_seed(0)) * 0.7
+    law = log_density([0.0, 0.0], [math.hypot(0.7, 0.1)] * 2)
+    plain = kl(particle_log_density(few, 0.1, GRID), law, GRID)
+    assert plain > 0.02
+    assert particle_kl(few, 0.1, law, GRID) < 0.4 * plain
 
 
 def test_all_divergences_of_one_gaussian_world():

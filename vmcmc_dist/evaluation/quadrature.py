@@ -44,6 +44,11 @@ class Grid:
         return 2 * self.extent / self.n
 
     @property
+    def narrowest(self) -> float:
+        """Least std of a Gaussian that the cells can carry, ¾h."""
+        return 0.75 * self.cell
+
+    @property
     def axis(self) -> Tensor:
         """Centres of the cells along one axis, float64 [n]."""
         return (torch.arange(self.n, dtype=torch.float64) + 0.5) * self.cell - self.extent
@@ -98,7 +103,7 @@ def particle_log_density(means: Tensor, std: float, grid: Grid) -> Tensor:
     convolution is not: its rounding is relative to the peak). Particles off the grid are counted
     in the normalisation and lost from it. ConfigError: std < 0.75 h, which the cells cannot carry.
     """
-    if std < 0.75 * grid.cell:
+    if std < grid.narrowest:
         raise ConfigError(
             f"a Gaussian of std {std:g} needs cells of at most {std / 0.75:g}, "
             f"the grid has {grid.cell:g}: raise Grid.n to {math.ceil(1.5 * grid.extent / std)}"
@@ -144,41 +149,44 @@ def sampler_log_density(means: Tensor, sigma: float, grid: Grid) -> Tensor:
     return particle_log_density(means, sigma, grid)
 
 
-def revised_log_density(
-    energy: Function,
-    starts: Tensor,
-    config: LangevinConfig,
-    grid: Grid,
-    *,
-    seed: int = 0,
-    smoothing: float | None = None,
-) -> tuple[Tensor, float]:
-    """log M_θp_α after ``config.steps`` Langevin steps from ``starts`` [N, 2], and its smoothing.
+def revised_particles(
+    energy: Function, starts: Tensor, config: LangevinConfig, grid: Grid, *, seed: int = 0
+) -> tuple[Tensor, float, bool]:
+    """``config.steps`` Langevin steps from ``starts`` [N, 2]: (means, std, exact) of M_θp_α.
 
-    Unadjusted and unclamped chains with noise give the exact mixture over the particles before
-    the last noise; the smoothing that was added is then 0. A chain whose last step has no
-    Gaussian law (temperature 0, MALA, clamping) or too narrow a one for the grid is the kernel
-    estimate of std ``smoothing`` (default: one cell), and that std is returned.
+    Unadjusted and unclamped chains with noise: the particles just before the last noise δ√T·ε and
+    its std, so the mixture is exact. Where the last step has no Gaussian law (temperature 0, MALA,
+    clamping), or one too narrow for the grid: the chains' ends, a kernel of one cell, and False.
     """
-    before_noise: dict[str, Tensor] = {}
-    last = config.steps - 1
+    before_noise: list[Tensor] = []
 
     def keep_last_mean(step: int, x: Tensor, _u: Tensor, grad: Tensor) -> None:
-        if step == last:
-            delta, clip = step_sizes(config)[last], config.clip_move
-            before_noise["means"] = drift_mean(x, grad, step_size=delta, clip_move=clip)
+        if step == config.steps - 1:
+            delta = step_sizes(config)[-1]
+            mean = drift_mean(x, grad, step_size=delta, clip_move=config.clip_move)
+            before_noise.append(mean)
 
-    ends = []
     noise = Noise(seed)
-    for part in starts.split(CHUNK):
-        end, _ = run_chain(energy, part, config, noise, callback=keep_last_mean)
-        ends.append((end, before_noise.get("means", end)))
-    width = step_sizes(config)[-1] * math.sqrt(config.temperature) if config.steps else 0.0
-    gaussian_end = not config.adjusted and config.clamp is None and width >= 0.75 * grid.cell
-    if gaussian_end and smoothing is None:
-        return particle_log_density(torch.cat([mean for _, mean in ends]), width, grid), 0.0
-    smoothing = smoothing or grid.cell
-    return particle_log_density(torch.cat([end for end, _ in ends]), smoothing, grid), smoothing
+    ends = [
+        run_chain(energy, part, config, noise, callback=keep_last_mean)[0]
+        for part in starts.split(CHUNK)
+    ]
+    std = step_sizes(config)[-1] * math.sqrt(config.temperature) if config.steps else 0.0
+    if config.adjusted or config.clamp is not None or std < grid.narrowest:
+        return torch.cat(ends), grid.cell, False
+    return torch.cat(before_noise), std, True
+
+
+def particle_kl(means: Tensor, std: float, log_q: Tensor, grid: Grid) -> float:
+    """KL(p̂ ‖ q) of the particles' mixture, extrapolated to infinitely many of them.
+
+    With N particles it is too large by c/N; two halves and the whole give 2·KL_N − KL_{N/2}.
+    """
+    whole, *halves = (
+        kl(particle_log_density(part, std, grid), log_q, grid)
+        for part in (means, means[::2], means[1::2])
+    )
+    return max(0.0, 2 * whole - sum(halves) / 2)
 
 
 @dataclass
@@ -210,28 +218,27 @@ def measure(
     """All divergences of the alternating projection, and the log densities they came from.
 
     ``energy`` is the net's U [B, 2] → [B]; the config's Gaussian reference is added here.
-    p_α takes 8 × ``particles`` latent points, M_θp_α ``particles`` chains: their KLs carry a
-    sampling bias of about (occupied area / 4π·variance of the kernel) / 2N.
+    p_α takes 8 × ``particles`` quasi-random latent points, M_θp_α ``particles`` chains.
     Densities by name: data, model, sampler, revised, each [n, n].
     """
     grid = grid or Grid()
     full = with_reference(energy, config.reference_std)
     means = decode_means(decode, latent_dim, 8 * particles, seed)
     starts = means[torch.randperm(len(means), generator=torch.Generator().manual_seed(seed))]
-    revised, smoothing = revised_log_density(energy, starts[:particles], config, grid, seed=seed)
+    revised, std, exact = revised_particles(energy, starts[:particles], config, grid, seed=seed)
     logs = {
         "data": grid.evaluate(data_log_prob),
         "model": model_log_density(full, grid),
         "sampler": sampler_log_density(means, sigma, grid),
-        "revised": revised,
+        "revised": particle_log_density(revised, std, grid),
     }
     divergences = Divergences(
         images=images,
         data_model=kl(logs["data"], logs["model"], grid),
         data_sampler=kl(logs["data"], logs["sampler"], grid),
         model_sampler=kl(logs["model"], logs["sampler"], grid),
-        revised_model=kl(logs["revised"], logs["model"], grid),
+        revised_model=particle_kl(revised, std, logs["model"], grid),
         log_z=log_z(full, grid),
-        smoothing=smoothing,
+        smoothing=0.0 if exact else std,
     )
     return divergences, logs
