@@ -97,8 +97,9 @@ class EnergyHead(Foldable):
             weight = self.weight.float()
             if len(weight) > 1:
                 weight = weight.sum(0, keepdim=True)
-            products = h.float() * weight  # keeps the memory layout, unlike a flattened matmul
-            return products.sum(tuple(range(1, h.dim()))) + self.bias.float().sum()
+            if h.dim() == 4 and not h.is_contiguous():  # channels last: flatten without a copy
+                h, weight = h.permute(0, 2, 3, 1), weight.permute(0, 2, 3, 1)
+            return h.flatten(1).float() @ weight.flatten() + self.bias.float().sum()
 
     def folded(self) -> nn.Module:
         return EnergyHead(*self.weight.shape[1:])
