@@ -18,9 +18,9 @@ import torch.distributed as dist
 
 from vmcmc_dist.config import Config, identity_changes, to_dict, to_yaml
 from vmcmc_dist.data.open import ensure_prepared
-from vmcmc_dist.engine import ray_launch
 from vmcmc_dist.engine.checkpoint import CheckpointFolder, load_checkpoint
 from vmcmc_dist.engine.progress import TrainingProgress, duration
+from vmcmc_dist.engine.ray_launch import RayRun
 from vmcmc_dist.engine.resources import check_shape, cpu_count, resolve
 from vmcmc_dist.engine.run_folder import RunFolder, describe_environment
 from vmcmc_dist.engine.terminal import Terminal
@@ -58,9 +58,7 @@ def train(config: Config) -> Outcome:
     folder.create()
     with Terminal(folder.log) as terminal:
         say = terminal.console.print
-        ray_start = None
-        if config.launcher == "ray":  # Ray starts while the data is looked at
-            ray_start = ray_launch.in_thread(ray_launch.start_ray, config)
+        ray_run = RayRun(config) if config.launcher == "ray" else None  # starts meanwhile
         try:
             say(f"[bold]{config.name}[/]: {describe(config)}", soft_wrap=True)
             shape = prepare_data(config, say)
@@ -73,10 +71,10 @@ def train(config: Config) -> Outcome:
                 TrainingProgress(terminal.console, config, folder.metrics) as progress,
                 _stop_requests(folder, progress.say),
             ):
-                figures = _run(config, shape, ray_start)
+                figures = ray_run.run(shape) if ray_run else _run_here(config, shape)
         finally:
-            if config.launcher == "ray":
-                ray_launch.stop_ray()
+            if ray_run:
+                ray_run.close()
     outcome = Outcome(folder, figures, interrupted=folder.stop.exists())
     folder.stop.unlink(missing_ok=True)
     return outcome
@@ -137,25 +135,13 @@ def write_down(config: Config, folder: RunFolder, started: float) -> None:
     folder.environment.write_text(json.dumps(environment, indent=1) + "\n")
 
 
-def _run(config: Config, shape: tuple[int, ...], ray_start) -> dict[str, float]:
-    if config.launcher == "ray":
-        thread, outcome = ray_start
-        _wait(thread, outcome)
-        thread, outcome = ray_launch.in_thread(ray_launch.launch, config, shape)
-        return _wait(thread, outcome)
+def _run_here(config: Config, shape: tuple[int, ...]) -> dict[str, float]:
+    """The worker in this process: alone, or as torchrun's first."""
     if config.launcher == "torchrun":
         return train_worker(to_dict(config), shape, _join_torchrun(config), _threads(config))
     join_alone()
     device = torch.device("cuda:0" if config.resources.device == "cuda" else "cpu")
     return train_worker(to_dict(config), shape, WorkerContext(0, 1, device), _threads(config))
-
-
-def _wait(thread: threading.Thread, outcome: dict[str, Any]) -> Any:
-    while thread.is_alive():
-        thread.join(0.2)
-    if "error" in outcome:
-        raise outcome["error"]
-    return outcome["result"]
 
 
 def _threads(config: Config) -> int:

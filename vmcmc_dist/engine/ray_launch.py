@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
+import queue
 import threading
 from typing import Any
-
 
 from vmcmc_dist.config import Config, to_dict
 from vmcmc_dist.engine.resources import cpu_count
@@ -148,23 +148,45 @@ def _autoscales() -> bool:
     return bool(os.environ.get("RAY_AUTOSCALER_ENABLED"))
 
 
-def in_thread(function, *args) -> tuple[threading.Thread, dict[str, Any]]:
-    """Run ``function(*args)`` in a thread; ``result`` or ``error`` appears in the dictionary."""
-    outcome: dict[str, Any] = {}
+class RayRun:
+    """Ray in a thread of its own: it starts at once, and launches when the data is there.
 
-    def body() -> None:
+    One thread for both, since the kernel ends Ray's processes with the thread that started them;
+    and not the main thread, since Ray would take over Ctrl-C there.
+    """
+
+    def __init__(self, config: Config):
+        self._config = config
+        self._shape: queue.Queue[tuple[int, ...] | None] = queue.Queue()
+        self._result: dict[str, Any] | None = None
+        self._error: BaseException | None = None
+        self._thread = threading.Thread(target=self._body, name="ray-train", daemon=True)
+        self._thread.start()
+
+    def run(self, shape: tuple[int, ...]) -> dict[str, float]:
+        """Launch the workers for samples of ``shape`` and wait for their end."""
+        self._shape.put(shape)
+        while self._thread.is_alive():
+            self._thread.join(0.2)  # short waits, so that signals are handled
+        if self._error is not None:
+            raise self._error
+        assert self._result is not None
+        return self._result
+
+    def close(self) -> None:
+        """Shut Ray down, whether or not it came to a launch."""
+        self._shape.put(None)
+        self._thread.join(timeout=10)
+        import ray
+
+        if ray.is_initialized():
+            ray.shutdown()
+
+    def _body(self) -> None:
         try:
-            outcome["result"] = function(*args)
+            start_ray(self._config)
+            shape = self._shape.get()
+            if shape is not None:
+                self._result = launch(self._config, shape)
         except BaseException as error:  # handed to the main thread, which raises it
-            outcome["error"] = error
-
-    thread = threading.Thread(target=body, name="ray-train", daemon=True)
-    thread.start()
-    return thread, outcome
-
-
-def stop_ray() -> None:
-    import ray
-
-    if ray.is_initialized():
-        ray.shutdown()
+            self._error = error
