@@ -21,7 +21,7 @@ from PIL import Image
 
 from vmcmc_dist.data import faces
 from vmcmc_dist.data.config import cache_dir
-from vmcmc_dist.data.sources.celeba import ATTRIBUTES, FOLDER, NOTE, PARTITION
+from vmcmc_dist.data.sources.celeba import ALIGNED, ATTRIBUTES, CROP, FOLDER, NOTE, PARTITION
 from vmcmc_dist.data.sources.images import EXTENSIONS
 from vmcmc_dist.errors import DataError
 
@@ -74,13 +74,18 @@ def write_celeba_layout(
 
 
 def builtin_faces(
-    count: int, workers: int, progress: Callable[[str, int, int], None] | None = None
+    count: int, size: int, workers: int, progress: Callable[[str, int, int], None] | None = None
 ) -> Path:
-    """The folder of the first ``count`` built-in faces in the cache, rendered if need be."""
-    out = cache_dir() / "raw" / f"{faces.NAME}-v{faces.VERSION}-{count}"
+    """The folder of the first ``count`` built-in faces in the cache, rendered if need be.
+
+    They are 178x218 as CelebA's, rendered with the detail that ``size`` x ``size`` pictures of the
+    central crop can show; where that crop would be enlarged (``size`` > 140) they are square, of
+    that size.
+    """
+    out = cache_dir() / "raw" / f"{faces.NAME}-v{faces.VERSION}-{count}-for-{size}"
     if not out.exists():
         write_celeba_layout(
-            _rendered(count, workers, progress),
+            _rendered(count, size, workers, progress),
             out,
             attributes=faces.ATTRIBUTES,
             name=faces.NAME,
@@ -89,16 +94,21 @@ def builtin_faces(
     return out
 
 
-def face_jpegs(indices: Sequence[int]) -> list[tuple[bytes, list[int]]]:
-    """Aligned 178x218 JPEGs of built-in faces and their attributes."""
-    return [
-        (_jpeg(Image.fromarray(faces.render_aligned(i))), faces.attributes(faces.factors(i)))
-        for i in indices
-    ]
+def face_jpegs(indices: Sequence[int], size: int) -> list[tuple[bytes, list[int]]]:
+    """JPEGs of built-in faces, fit to be used at ``size``, and their attributes."""
+    return [(_jpeg(_face(i, size)), faces.attributes(faces.factors(i))) for i in indices]
+
+
+def _face(index: int, size: int) -> Image.Image:
+    if size > CROP:
+        return Image.fromarray(faces.render(index, size))
+    detail = min(1.0, 1.2 * size / CROP)
+    image = Image.fromarray(faces.render_aligned(index, detail))
+    return image if image.size == ALIGNED else image.resize(ALIGNED, Image.Resampling.BICUBIC)
 
 
 def _rendered(
-    count: int, workers: int, progress: Callable[[str, int, int], None] | None
+    count: int, size: int, workers: int, progress: Callable[[str, int, int], None] | None
 ) -> Iterator[tuple[bytes, list[int]]]:
     chunks = [range(i, min(i + CHUNK, count)) for i in range(0, count, CHUNK)]
     pool = (
@@ -108,7 +118,8 @@ def _rendered(
     )
     try:
         done = 0
-        for part in pool.map(face_jpegs, chunks) if pool else map(face_jpegs, chunks):
+        sizes = [size] * len(chunks)
+        for part in (pool.map if pool else map)(face_jpegs, chunks, sizes):
             yield from part
             done += len(part)
             if progress is not None:

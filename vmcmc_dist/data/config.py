@@ -45,7 +45,7 @@ class DataConfig:
     limit: Optional[int] = setting(  # noqa: UP045
         None, "use only the first this many samples", unit="samples", ge=1
     )
-    faces: int = setting(8000, "how many built-in faces to render", unit="images", ge=1, le=202599)
+    faces: int = setting(6000, "how many built-in faces to render", unit="images", ge=1, le=202599)
     density: Literal["rings", "pinwheel", "checkerboard", "gaussians"] = setting(
         "rings", "which 2-D density `toy2d` draws from"
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -25,11 +26,12 @@ def _window(p: Painter, u: tuple[float, float], v: tuple[float, float]) -> tuple
 
 def _lay(p: Painter, box: tuple[slice, slice], colour: np.ndarray, alpha: np.ndarray) -> None:
     part = p.rgb[box]
+    alpha = alpha * p.on_head[box]
     part += alpha[..., None] * (np.asarray(colour, np.float32) - part)
 
 
 def _dim(p: Painter, box: tuple[slice, slice], amount: np.ndarray, tint: np.ndarray) -> None:
-    p.rgb[box] *= 1 - amount[..., None] * tint
+    p.rgb[box] *= 1 - (amount * p.on_head[box])[..., None] * tint
 
 
 def _soft(distance: np.ndarray, blur: float) -> np.ndarray:
@@ -70,7 +72,7 @@ def eyes(p: Painter) -> None:
         shadow = np.exp(-np.clip(v - upper, 0, 1) / 0.055)
         white = np.array([0.93, 0.91, 0.9], np.float32) * (0.72 + 0.28 * f.ambient)
         _lay(p, box, white * (1 - 0.42 * shadow[..., None]), opening)
-        gx = (f.gaze * 0.35 + 0.25 * np.sin(f.yaw)) * w * side
+        gx = (f.gaze * 0.35 + 0.25 * math.sin(f.yaw)) * w * side
         r = np.hypot(u - gx, v + 0.05 * h)
         radius = 0.47 * w
         ring = 1 - 0.55 * np.clip((r - 0.7 * radius) / (0.3 * radius), 0, 1)
@@ -78,7 +80,9 @@ def eyes(p: Painter) -> None:
         ring += 0.35 * np.clip((v + 0.02) / radius, 0, 1)
         _lay(p, box, iris_colour * ring[..., None], opening * _soft(r - radius, p.edge))
         _lay(p, box, DARK * 0.5, opening * _soft(r - 0.42 * radius, p.edge))
-        glint = np.hypot(u - gx - 0.3 * radius * np.sign(f.light[0]) * side, v + 0.38 * radius)
+        glint = np.hypot(
+            u - gx - 0.3 * radius * math.copysign(1, f.light[0]) * side, v + 0.38 * radius
+        )
         _lay(p, box, np.ones(3), 0.9 * opening * _soft(glint - 0.17 * radius, p.edge))
         made_up = 0.35 * (f.lipstick > 0)
         reach = np.clip(1.14 - np.abs(u) / w, 0, 0.14) / 0.14
@@ -154,7 +158,7 @@ def beard(p: Painter) -> None:
     au = np.abs(u)
     lip = _soft(np.abs(v - 0.60 + 0.1 * f.smile * (u / 0.4) ** 2 - 0.12 * au) - 0.05, 0.06)
     lip *= np.clip((0.44 - au) / 0.1, 0, 1)
-    chin = _soft(np.hypot(u / 0.27, (v - 1.12) / 0.26) - 1, 0.35)
+    chin = _soft(np.hypot(u / 0.3, (v - 1.08) / 0.3) - 1, 0.5)
     sides = _soft(np.maximum(0.52 - 0.9 * np.clip(au - 0.35, 0, 1) - v, 0.0) - 0.0, 0.16)
     jaw = sides * _soft(0.36 - np.hypot(u / 1.15, (v - 0.55) / 1.0), 0.22)
     jaw = np.clip(jaw * np.clip((v - 0.1 - 0.25 * (0.9 - au)) / 0.3, 0, 1), 0, 1)
@@ -162,10 +166,10 @@ def beard(p: Painter) -> None:
     mask = {"stubble": 0.42 * full, "mustache": lip, "goatee": np.maximum(lip, chin), "full": full}
     open_lips = _soft(np.hypot(u / (f.mouth_width * 1.12), (v - 0.77) / 0.13) - 1, 0.12)
     alpha = mask[f.beard] * (1 - open_lips)
-    hairs = 0.8 + 0.2 * p.grain.standard_normal(u.shape, dtype=np.float32)
-    hairs *= 0.85 + 0.25 * np.sin(60 * u + 14 * v)
+    hairs = 0.8 + 0.1 * p.grain.standard_normal(u.shape, dtype=np.float32)
+    hairs *= 0.92 + 0.12 * np.sin(52 * u + 14 * v)
     colour = p.hair * (0.55 + 0.5 * f.ambient) * np.array([1.05, 1, 0.96], np.float32)
-    _lay(p, box, colour * hairs[..., None], np.clip(0.88 * alpha, 0, 1))
+    _lay(p, box, colour * hairs[..., None], 0.82 * np.clip(alpha, 0, 1))
 
 
 def glasses(p: Painter) -> None:

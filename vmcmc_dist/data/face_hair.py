@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,7 +18,7 @@ def _strands(p: Painter, along: np.ndarray, around: np.ndarray) -> np.ndarray:
     f = p.f
     wave = 0.5 * f.curl * np.sin(6 * along + 2 * np.sin(3 * around))
     s = around + 0.12 * wave
-    phases = p.grain.uniform(0, 6.28, 5)
+    phases = p.grain.uniform(0, 6.28, 5).tolist()
     fine = sum(
         a * np.sin(k * s + phase + d * along)
         for a, k, d, phase in zip(
@@ -28,6 +29,11 @@ def _strands(p: Painter, along: np.ndarray, around: np.ndarray) -> np.ndarray:
             strict=True,
         )
     )
+    if f.style == "curly":
+        x, y = p.x, p.y
+        fine = 0.35 * fine + 0.75 * np.sin(11 * x + 3 * np.sin(9 * y)) * np.sin(
+            12 * y + 3 * np.sin(8 * x)
+        )
     gloss = np.exp(-(((along - 0.62 - 0.08 * fine) / 0.2) ** 2)) * (0.5 + 0.5 * fine)
     side = np.clip(0.5 + 0.42 * (p.x * f.light[0] - p.y * 0.35), 0.12, 1.1)
     shade = (0.5 + 0.5 * f.ambient) * (0.62 + 0.5 * side) * (1 + 0.2 * fine)
@@ -50,9 +56,10 @@ def _curls(p: Painter, size: float) -> np.ndarray:
 
 def back(p: Painter) -> None:
     """What hangs or stands behind the head."""
-    f, x, y = p.f, p.x, p.y
-    if f.style in ("bald", "short", "parted"):
+    if p.f.style in ("bald", "short", "parted"):
         return
+    p = p.part((-1.9, 1.9), (-9, 9))
+    f, x, y = p.f, p.x, p.y
     along, around = _from_crown(p)
     wide = f.width + 0.2 + 0.16 * f.volume
     if f.style == "curly":
@@ -69,9 +76,10 @@ def back(p: Painter) -> None:
 
 def front(p: Painter) -> None:
     """The hair over the skull down to the hairline, locks beside the face, bangs."""
-    f, x, y, u, v = p.f, p.x, p.y, p.u, p.v
-    if f.style == "bald":
+    if p.f.style == "bald":
         return
+    p = p.part((-1.9, 1.9), (-2, 9 if p.f.style in ("bob", "long") else 0.75))
+    f, x, y, u, v = p.f, p.x, p.y, p.u, p.v
     along, around = _from_crown(p)
     lift = {"short": 0.05, "parted": 0.1, "bob": 0.12, "long": 0.11, "curly": 0.2}[f.style]
     lift += 0.07 * f.volume
@@ -89,12 +97,13 @@ def front(p: Painter) -> None:
     reach = {"short": 0.02, "parted": 0.02, "curly": 0.15, "bob": 1.2, "long": 3.0}[f.style]
     inner = f.width * (0.86 if f.style in ("bob", "long") else 0.93)
     temple = inner + 0.02 * np.sin(13 * v) - 0.1 * np.clip(-v - 0.3, 0, 1) - np.abs(u)
+    temple = np.minimum(temple, -0.05 - p.outline)
     cap = np.maximum(skull, np.minimum(v - hairline, np.maximum(temple, v - reach)))
     if f.style in ("bob", "long"):
         end = 0.95 + 0.35 * f.volume if f.style == "bob" else 3.0
         wide = f.width + 0.2 + 0.16 * f.volume
         edge = f.width * 0.9 + 0.08 * np.sin(2.6 * y + f.grain % 6) * (0.3 + f.curl)
-        ax = np.abs(x + 0.1 * np.sin(f.yaw))
+        ax = np.abs(x + 0.1 * math.sin(f.yaw))
         lock = np.maximum(np.maximum(edge - ax, ax - wide - 0.12 * np.clip(y, 0, 2)), -0.5 - y)
         lock = np.maximum(lock, y - end)
         cap = np.minimum(cap, lock)
@@ -106,9 +115,10 @@ def front(p: Painter) -> None:
 
 def hat(p: Painter) -> None:
     """A knitted beanie or a hat with a brim."""
-    f, x, y = p.f, p.x, p.y
-    if f.hat == "none":
+    if p.f.hat == "none":
         return
+    p = p.part((-2.1, 2.1), (-2, 0))
+    f, x, y = p.f, p.x, p.y
     colour = np.array(f.colours[3], np.float32)
     side = np.clip(0.62 + 0.4 * (x * f.light[0] - 0.3 * y), 0.25, 1.1)
     crown = ellipse(x, y, 0, -0.3, f.width + 0.2, 1.28)

@@ -7,6 +7,8 @@ to the frontal frame (u, v), where all features are drawn; so they foreshorten a
 
 from __future__ import annotations
 
+import math
+from copy import copy
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,7 +17,7 @@ from vmcmc_dist.data.faces import HAIR, SKIN, Face
 
 Array = np.ndarray
 UNIT = 45.0
-CENTRE = (89.0, 121.0)
+CENTRE = (89.0, 116.0)
 HEAD = 1.32  # half height
 
 
@@ -65,7 +67,7 @@ class Painter:
         self.f = face
         self.edge = max(0.75 * canvas.pixel, 0.012)
         px, py = canvas.grid()
-        c, s = np.float32(np.cos(face.roll)), np.float32(np.sin(face.roll))
+        c, s = math.cos(face.roll), math.sin(face.roll)
         self.px, self.py = px, py
         self.x, self.y = c * px + s * py, c * py - s * px
         self.pixel = canvas.pixel
@@ -73,9 +75,9 @@ class Painter:
         self.light = np.array(face.light, dtype=np.float32)
         self.tint = np.array([1 + 0.05 * face.warmth, 1.0, 1 - 0.06 * face.warmth], np.float32)
         low = int(face.skin)
-        part = np.float32(face.skin - low)
+        part = face.skin - low
         self.skin = SKIN[low] * (1 - part) + SKIN[low + 1] * part
-        self.hair = np.array(HAIR[face.hair], np.float32) * np.float32(face.hair_light)
+        self.hair = np.array(HAIR[face.hair], np.float32) * face.hair_light
         self.grain = np.random.Generator(np.random.PCG64(face.grain))
         self._head()
 
@@ -90,6 +92,15 @@ class Painter:
         colour = colour[box] if colour.ndim == 3 else colour
         self.rgb[box] += alpha[box][..., None] * (colour - self.rgb[box])
 
+    def part(self, x: tuple[float, float], y: tuple[float, float]) -> Painter:
+        """The same painter restricted to a box in scene units: views, so painting in it counts."""
+        columns = slice(*np.searchsorted(self.px[0], np.array(x, np.float32)).tolist())
+        rows = slice(*np.searchsorted(self.py[:, 0], np.array(y, np.float32)).tolist())
+        view = copy(self)
+        for name in ("px", "py", "x", "y", "u", "v", "rgb", "outline", "on_head", "normal"):
+            setattr(view, name, getattr(self, name)[rows, columns])
+        return view
+
     def _head(self) -> None:
         """The ellipsoid: distance to its outline, normals, and frontal coordinates (u, v)."""
         f, x, y = self.f, self.x, self.y
@@ -98,9 +109,10 @@ class Painter:
         sx, sy = x / width, y / HEAD
         norm = np.hypot(sx, sy)
         self.outline = (norm - 1) * 0.95
+        self.on_head = soft(self.outline, 1.5 * self.edge)
         sz = np.sqrt(np.clip(1 - norm * norm, 0, 1))
-        cy, s_y = np.cos(f.yaw), np.sin(f.yaw)
-        cp, s_p = np.cos(f.pitch), np.sin(f.pitch)
+        cy, s_y = math.cos(f.yaw), math.sin(f.yaw)
+        cp, s_p = math.cos(f.pitch), math.sin(f.pitch)
         ty, tz = cp * sy - s_p * sz, s_p * sy + cp * sz
         self.u = (cy * sx - s_y * tz) * f.width
         self.v = ty * HEAD
@@ -142,16 +154,17 @@ def _background(p: Painter) -> None:
 
 def _body(p: Painter) -> None:
     """Neck, the chin's shadow on it, shoulders."""
+    p = p.part((-9, 9), (0.5, 9))
     f, x, y = p.f, p.px, p.py
     half = 0.56 + 0.08 * f.jaw + 0.25 * np.clip(y - 1.5, 0, 1) ** 2
-    across = (x - 0.12 * np.sin(f.yaw)) / half
+    across = (x - 0.12 * math.sin(f.yaw)) / half
     neck = soft(np.maximum((np.abs(across) - 1) * half, 0.6 - y), 2 * p.edge)
     normal = np.stack([across, 0 * x - 0.1, np.sqrt(np.clip(1 - across**2, 0, 1)) + 0.15], -1)
     shade = 0.5 * f.ambient + 0.62 * p.lit(normal)
-    shade *= 1 - 0.5 * np.exp(-np.clip(y - 1.2, 0, 9) / 0.28)
+    shade *= 1 - 0.4 * np.exp(-np.clip(y - 1.2, 0, 9) / 0.2)
     p.over(p.skin * shade[..., None] * p.tint, neck)
     drop = 1.72 + 0.24 * np.abs(x) ** 1.5 - 0.1 * np.exp(-((np.abs(x) - 0.62) ** 2) / 0.02)
-    collar = ellipse(x, y, 0.05 * np.sin(f.yaw), 1.6, 0.52, 0.52)
+    collar = ellipse(x, y, 0.05 * math.sin(f.yaw), 1.6, 0.52, 0.52)
     body = soft(np.maximum(drop - y, -collar), 2 * p.edge)
     folds = 1 + 0.06 * np.sin(5 * x + 3 * y + f.grain % 7)
     light = 0.55 + 0.35 * np.clip(0.5 + 0.5 * x * f.light[0], 0, 1)
@@ -162,17 +175,19 @@ def _ears(p: Painter) -> None:
     """One on each side, hidden as the head turns."""
     f = p.f
     for side in (-1, 1):
-        cx = side * (f.width * 1.0) - 0.16 * np.sin(f.yaw)
-        alpha = soft(ellipse(p.x, p.y, cx, 0.1 - 0.3 * f.pitch, 0.13, 0.27), 2 * p.edge)
-        inner = bump(p.x, p.y, cx + 0.02 * side, 0.08, 0.05, 0.14)
+        cx = side * (f.width * 1.0) - 0.16 * math.sin(f.yaw)
+        q = p.part((cx - 0.35, cx + 0.35), (-0.4, 0.7))
+        alpha = soft(ellipse(q.x, q.y, cx, 0.1 - 0.3 * f.pitch, 0.13, 0.27), 2 * p.edge)
+        inner = bump(q.x, q.y, cx + 0.02 * side, 0.08, 0.05, 0.14)
         shade = 0.72 + 0.2 * side * f.light[0] - 0.22 * inner
-        p.over(p.skin * shade[..., None] * np.array([1.02, 0.95, 0.93], np.float32), alpha)
+        q.over(p.skin * shade[..., None] * np.array([1.02, 0.95, 0.93], np.float32), alpha)
         if f.earrings:
-            p.over((0.95, 0.86, 0.55), soft(ellipse(p.x, p.y, cx, 0.44, 0.055, 0.055), p.edge))
+            q.over((0.95, 0.86, 0.55), soft(ellipse(q.x, q.y, cx, 0.44, 0.055, 0.055), p.edge))
 
 
 def _skin(p: Painter) -> None:
     """The head's skin: sphere normals tilted by the relief of the face, warm shadows, blush."""
+    p = p.part((-1.25, 1.25), (-1.5, 1.5))
     f, u, v = p.f, p.u, p.v
     n = f.nose
     au = np.abs(u)
@@ -185,9 +200,9 @@ def _skin(p: Painter) -> None:
     relief += 0.10 * bump(u, v, 0, 0.76, 0.3, 0.1)
     relief -= 0.08 * bump(u, v, 0, 0.97, 0.24, 0.06)
     relief += 0.15 * bump(u, v, 0, 1.12, 0.26, 0.13)
-    fold = (0.035 + 0.09 * f.age) * (0.5 + max(f.smile, 0))
+    fold = (0.015 + 0.05 * f.age) * (0.5 + max(f.smile, 0))
     crease = au - (0.24 + 0.2 * (v - 0.35))
-    relief -= fold * np.exp(-((crease / 0.035) ** 2)) * bump(v, v, 0.55, 0.55, 0.16, 1e9)
+    relief -= fold * np.exp(-((crease / 0.05) ** 2)) * bump(v, v, 0.55, 0.55, 0.16, 1e9)
     gy, gx = np.gradient(relief, p.pixel)
     normal = p.normal.copy()
     normal[..., 0] -= 0.42 * gx
@@ -215,7 +230,7 @@ def _skin(p: Painter) -> None:
     towards = p.light + np.array([0, 0, 1], np.float32)
     gloss = np.clip(half @ (towards / np.linalg.norm(towards)), 0, 1) ** 26
     colour += (0.13 * gloss)[..., None]
-    p.over(colour, soft(p.outline, 1.5 * p.edge))
+    p.over(colour, p.on_head)
 
 
 def _finish(p: Painter) -> Array:

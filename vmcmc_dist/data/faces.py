@@ -145,7 +145,7 @@ def factors(index: int) -> Face:
         curl=uniform(0.0, 1.0),
         iris=int(g.integers(2)) if dark else int(g.integers(len(IRIS))),
         eye_size=uniform(0.19, 0.235),
-        eye_open=uniform(0.38, 0.62) - 0.1 * max(smile, 0) * uniform(0, 1),
+        eye_open=uniform(0.38, 0.6) - 0.1 * max(smile, 0) * uniform(0, 1),
         eye_gap=uniform(0.40, 0.46),
         gaze=uniform(-0.25, 0.25),
         brow_weight=uniform(0.028, 0.05) + 0.018 * rugged,
@@ -158,7 +158,7 @@ def factors(index: int) -> Face:
         mouth_open=max(0.0, uniform(-0.9, 1.0)) * (0.35 + 0.65 * max(smile, 0)),
         beard=pick(beards) if rugged else "none",
         glasses=pick({"none": 5.0, "round": 0.6, "square": 0.6, "sun": 0.4}),
-        hat=pick({"none": 9.0, "beanie": 0.7, "brim": 0.5}),
+        hat=pick({"none": 9.0, "beanie": 0.55, "brim": 0.4}),
         earrings=not rugged and chance(0.4),
         blush=uniform(0.0, 0.5) + (0.35 if not rugged and chance(0.35) else 0),
         freckles=skin < 2 and chance(0.15),
@@ -222,8 +222,9 @@ def render(index: int, size: int) -> np.ndarray:
     return paint(factors(index), Canvas(size, size, left=19, top=39, scale=size / 140))
 
 
-def render_aligned(index: int) -> np.ndarray:
-    """Face ``index`` as CelebA's aligned images are: uint8 [218, 178, 3]."""
+def render_aligned(index: int, scale: float = 1.0) -> np.ndarray:
+    """Face ``index`` as CelebA's aligned images are: uint8 [218 · scale, 178 · scale, 3]."""
     from vmcmc_dist.data.face_painter import Canvas, paint
 
-    return paint(factors(index), Canvas(178, 218, left=0, top=0, scale=1.0))
+    width, height = round(178 * scale), round(218 * scale)
+    return paint(factors(index), Canvas(width, height, left=0, top=0, scale=height / 218))

@@ -19,6 +19,7 @@ from vmcmc_dist.data.config import DataConfig, cache_dir
 from vmcmc_dist.data.manifest import NAME, Manifest, ShardInfo, open_manifest
 from vmcmc_dist.data.shard_writer import ShardJob, coding, write_shard
 from vmcmc_dist.data.sources import OPENERS, Source
+from vmcmc_dist.data.sources.celeba import CelebA
 from vmcmc_dist.errors import ConfigError, DataError, ResourceError
 
 Progress = Callable[[str, int, int], None]
@@ -60,7 +61,9 @@ def prepare(cfg: DataConfig, progress: Progress | None = None) -> Manifest:
 def open_source(cfg: DataConfig, progress: Progress | None = None) -> Source:
     """The raw data of ``cfg``; an s3:// root is first copied to the cache, faces are rendered."""
     if cfg.source == "faces":
-        root = celeba_layout.builtin_faces(cfg.faces, processes(cfg), progress)
+        root = celeba_layout.builtin_faces(
+            cfg.faces, cfg.image_size or CelebA.image_size, processes(cfg), progress
+        )
         return OPENERS["faces"](cfg, root)
     if cfg.source not in OPENERS:
         raise ConfigError(f"data.source={cfg.source} has no raw data to prepare")
