@@ -1,0 +1,25 @@
+"""vmcmc classifier CONFIG [key=value…]"""
+
+from __future__ import annotations
+
+import argparse
+
+from vmcmc_dist.cli.keys import add_config
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    add_config(parser, "data")
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    from vmcmc_dist.cli.bar import training_bar
+    from vmcmc_dist.config import load_config
+    from vmcmc_dist.evaluation.judge import judge_folder, train_judge
+
+    config = load_config(options.config, options.settings)
+    with training_bar("classifier") as progress:
+        judge = train_judge(config.data, progress)
+    assert judge.card is not None
+    print(f"test accuracy {judge.card.test_accuracy:.4f}  {judge_folder(config.data)}")
+    return 0
