@@ -68,7 +68,7 @@ def test_fp32_copy_equals_the_module_to_the_last_bit(net_and_x: tuple) -> None:
 
 @pytest.mark.parametrize(
     ("dtype", "tolerance"),
-    [(torch.float32, 1e-5), (torch.bfloat16, 0.06), (torch.float16, 0.02)],
+    [(torch.float32, 1e-5), (torch.bfloat16, 0.12), (torch.float16, 0.02)],
 )
 def test_channels_last_copy_is_close(
     net_and_x: tuple, dtype: torch.dtype, tolerance: float
