@@ -34,7 +34,7 @@ def test_picture_shows_densities_and_traces(tmp_path):
     moved = logs | {"model": blob(-2.0)}
     second = drawn(save_density_picture(tmp_path / "b.png", moved, history, grid=GRID))
     assert (np.abs(first - second).sum(2) > 100)[: first.shape[0] // 2].sum() > 500
-    worse = [record(1000 * k, 5.0) for k in range(10)]
+    worse = [*(record(1000 * k, 5.0) for k in range(9)), history[-1]]
     third = drawn(save_density_picture(tmp_path / "c.png", logs, worse, grid=GRID))
     assert (np.abs(first - third).sum(2) > 100)[first.shape[0] // 2 :].sum() > 500
 

@@ -179,9 +179,9 @@ def test_extrapolation_takes_off_the_bias_of_few_particles():
 
 def test_all_divergences_of_one_gaussian_world():
     data, model = ([0.0, 0.0], [0.6, 0.6]), ([0.0, 0.0], [0.7, 0.7])
-    scale, sigma = 0.5, 0.25
+    scale, sigma = 0.3, 0.25
     log_norm = math.log(2 * math.pi * 0.36)
-    config = LangevinConfig(steps=6, step_size=0.4, reference_std=2.0)
+    config = LangevinConfig(steps=2, step_size=0.4, reference_std=2.0)
     net_std = 1 / math.sqrt(1 / 0.49 - 1 / 4)  # with the reference: std 0.7
     result, logs = measure(
         lambda x: -energy_of(*data)(x) - log_norm,
