@@ -1,0 +1,63 @@
+"""Fixtures of the data room: a cache of each test's own, and small sets of shards."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from webdataset import TarWriter
+
+from vmcmc_dist.data import Manifest, open_manifest
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The cache, empty, of this test alone."""
+    folder = tmp_path / "cache"
+    monkeypatch.setenv("VMCMC_CACHE", str(folder))
+    return folder
+
+
+def numbered(i: int, size: int = 4) -> np.ndarray:
+    """A grey image that carries its number i < 65536 in its first two pixels."""
+    image = np.full((size, size), i % 251, dtype=np.uint8)
+    image[0, 0], image[0, 1] = divmod(i, 256)
+    return image
+
+
+def png(image: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+@pytest.fixture
+def make_shards(tmp_path: Path) -> Callable[[Sequence[int]], Manifest]:
+    """Shards of numbered 4x4 images with the given counts; labels are number % 10."""
+
+    def make(counts: Sequence[int]) -> Manifest:
+        folder = tmp_path / "shards"
+        folder.mkdir()
+        row = 0
+        for s, count in enumerate(counts):
+            with open(folder / f"{s:03d}.tar", "wb") as file, TarWriter(file, mtime=0) as tar:
+                for _ in range(count):
+                    tar.write({"__key__": f"{row:05d}", "png": png(numbered(row)), "cls": row % 10})
+                    row += 1
+        return open_manifest(str(folder))
+
+    return make
+
+
+@pytest.fixture
+def arrays(tmp_path: Path) -> Path:
+    """A folder with images.npy of 45 numbered grey 8x8 images, and labels.npy."""
+    folder = tmp_path / "raw"
+    folder.mkdir()
+    np.save(folder / "images.npy", np.stack([numbered(i, 8) for i in range(45)]))
+    np.save(folder / "labels.npy", np.arange(45) % 5)
+    return folder

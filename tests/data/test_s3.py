@@ -1,0 +1,131 @@
+"""Shards and raw data on S3, against a server on the loopback device."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+
+import boto3
+import pytest
+import s3fs
+from moto.server import ThreadedMotoServer
+
+from vmcmc_dist.data import DataConfig, ensure_prepared, open_manifest, open_stream, prepare
+from vmcmc_dist.errors import ConfigError, DataError
+
+
+@pytest.fixture(scope="module")
+def endpoint():
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    yield f"http://{host}:{port}"
+    server.stop()
+
+
+@pytest.fixture
+def s3(endpoint, monkeypatch):
+    """A client for a fresh bucket `faces`; the environment points the room at the server."""
+    monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test-key")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "very-secret")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    s3fs.S3FileSystem.clear_instance_cache()
+    client = boto3.client("s3")
+    client.create_bucket(Bucket="faces")
+    yield client
+    for item in client.list_objects_v2(Bucket="faces").get("Contents", []):
+        client.delete_object(Bucket="faces", Key=item["Key"])
+    client.delete_bucket(Bucket="faces")
+    s3fs.S3FileSystem.clear_instance_cache()
+
+
+def config(root, **changes) -> DataConfig:
+    return DataConfig(
+        source="arrays", root=str(root), shard_samples=10, prepare_workers=1, **changes
+    )
+
+
+def test_written_to_s3_and_streamed_from_it_as_from_disk(arrays, s3):
+    local = prepare(config(arrays))
+    remote = prepare(config(arrays, shards="s3://faces/set"))
+    assert remote.checksum == local.checksum and remote.base == "s3://faces/set"
+    assert prepare(config(arrays, shards="s3://faces/set")) == remote
+    for cache_mb in (0, 64):
+        batches = []
+        for root in (local.base, remote.base):
+            cfg = DataConfig(source="shards", root=root, cache_mb=cache_mb)
+            with open_stream(cfg, seed=5, local_batch=40, images=20) as stream:
+                batches.append(next(stream))
+        assert (batches[0].x == batches[1].x).all() and (batches[0].y == batches[1].y).all()
+
+
+def test_raw_data_on_s3(arrays, s3):
+    for path in arrays.iterdir():
+        s3.upload_file(str(path), "faces", f"raw/{path.name}")
+    here = prepare(config(arrays))
+    there = ensure_prepared(config("s3://faces/raw"))
+    assert [s.sha256 for s in there.shards] == [s.sha256 for s in here.shards]
+
+
+def test_foreign_tars_on_s3_are_scanned(make_shards, s3):
+    manifest = make_shards([3, 4])
+    for shard in manifest.shards:
+        s3.upload_file(str(Path(manifest.base) / shard.name), "faces", f"tars/{shard.name}")
+    found = open_manifest("s3://faces/tars")
+    assert found.num_samples == 7 and found.shape == (1, 4, 4)
+
+
+@pytest.mark.parametrize("use", ["read", "write"])
+def test_missing_bucket(arrays, s3, use):
+    with pytest.raises(DataError, match="no-such-bucket.*check the name of bucket") as caught:
+        if use == "read":
+            ensure_prepared(DataConfig(source="shards", root="s3://no-such-bucket/x"))
+        else:
+            prepare(config(arrays, shards="s3://no-such-bucket/x"))
+    assert "very-secret" not in str(caught.value) and caught.value.__cause__ is None
+
+
+def test_empty_prefix(s3):
+    with pytest.raises(DataError, match="s3://faces/nothing"):
+        ensure_prepared(DataConfig(source="shards", root="s3://faces/nothing"))
+
+
+def test_access_denied(s3, monkeypatch):
+    async def refuse(*args, **kwargs):
+        raise PermissionError("Forbidden for key test-key")
+
+    monkeypatch.setattr(s3fs.S3FileSystem, "_info", refuse)
+    with pytest.raises(DataError, match="access denied; set AWS_PROFILE") as caught:
+        open_manifest("s3://faces/set")
+    assert "test-key" not in str(caught.value)
+
+
+def test_unreachable_store(s3, monkeypatch):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{port}")
+    monkeypatch.setattr(s3fs.S3FileSystem, "retries", 1)
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    s3fs.S3FileSystem.clear_instance_cache()
+    with pytest.raises(DataError, match="cannot be reached"):
+        open_manifest("s3://faces/set")
+
+
+def test_a_shard_torn_in_the_bucket_is_named(arrays, s3):
+    manifest = prepare(config(arrays, shards="s3://faces/set"))
+    name = manifest.shards[2].name
+    body = s3.get_object(Bucket="faces", Key=f"set/{name}")["Body"].read()
+    s3.put_object(Bucket="faces", Key=f"set/{name}", Body=body[:-700])
+    s3fs.S3FileSystem.clear_instance_cache()
+    cfg = DataConfig(source="shards", root="s3://faces/set")
+    with open_stream(cfg, seed=0, local_batch=45) as stream:
+        with pytest.raises(DataError, match=f"s3://faces/set/{name}"):
+            next(stream)
+
+
+@pytest.mark.parametrize("url", ["pipe:cat /etc/passwd", "http://host/x.tar", "gs://bucket/x"])
+def test_other_schemes_are_refused(url):
+    with pytest.raises(ConfigError, match="only local paths and s3://"):
+        open_manifest(url)
