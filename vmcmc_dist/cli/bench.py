@@ -35,7 +35,7 @@ def run_chain(options: argparse.Namespace) -> int:
         device=options.device,
         progress=lambda text: print(text, file=sys.stderr),
     )
-    print(result.table())
+    print(result)
     return 0
 
 

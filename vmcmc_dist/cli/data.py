@@ -27,6 +27,8 @@ def add(parser: argparse.ArgumentParser) -> None:
     )
     layout.add_argument("source", help="folder, .tar or .tar.gz of images")
     layout.add_argument("out", help="new folder")
+    layout.add_argument("--name", required=True, help="what the images are; never `celeba`")
+    layout.add_argument("--licence", default="unknown: the user's images", help="a note")
     layout.set_defaults(run=run_layout)
 
 
@@ -59,8 +61,10 @@ def run_inspect(options: argparse.Namespace) -> int:
 def run_layout(options: argparse.Namespace) -> int:
     from vmcmc_dist.data import to_celeba_layout
 
-    to_celeba_layout(options.source, options.out)
-    print(options.out)
+    count = to_celeba_layout(
+        Path(options.source), Path(options.out), name=options.name, licence=options.licence
+    )
+    print(f"{count:,} images: {options.out}")
     return 0
 
 

@@ -15,13 +15,11 @@ def add_config(parser: argparse.ArgumentParser, *sections: str) -> None:
     parser.add_argument("config", metavar="CONFIG", help="YAML file, e.g. configs/faces.yaml")
     parser.add_argument("settings", metavar="key=value", nargs="*", help="see the list of keys")
     plain = parser.format_help  # the list is made only when help is printed
-    parser.format_help = lambda: (
-        f"{plain()}\nkeys:\n"
-        + "\n".join(  # type: ignore[method-assign]
-            list_keys(sections)
-        )
-        + "\n"
-    )
+
+    def format_help() -> str:
+        return f"{plain()}\nkeys:\n" + "\n".join(list_keys(sections)) + "\n"
+
+    parser.format_help = format_help  # type: ignore[method-assign]
 
 
 def list_keys(sections: tuple[str, ...] = ()) -> list[str]:

@@ -6,6 +6,7 @@ import logging
 import os
 import queue
 import threading
+from collections.abc import Callable
 from typing import Any
 
 from vmcmc_dist.config import Config, to_dict
@@ -20,6 +21,10 @@ QUIET = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "DS_BUILD_OPS": "0",
 }
+
+
+Body = Callable[[dict[str, Any], tuple[int, ...], WorkerContext, int], dict[str, float]]
+"""What runs in each worker: :func:`train_worker`, or a benchmark in its place."""
 
 
 def start_ray(config: Config) -> None:
@@ -66,7 +71,7 @@ def check_cluster(config: Config, resources: dict[str, float]) -> None:
             )
 
 
-def launch(config: Config, shape: tuple[int, ...]) -> dict[str, Any]:
+def launch(config: Config, shape: tuple[int, ...], body: Body = train_worker) -> dict[str, Any]:
     """Run the workers to their end; returns the first worker's result.
 
     Call it off the main thread: Ray would take over Ctrl-C otherwise.
@@ -87,8 +92,13 @@ def launch(config: Config, shape: tuple[int, ...]) -> dict[str, Any]:
     check_cluster(config, each)
     folder = RunFolder(f"{config.out}/{config.name}")
     trainer = TorchTrainer(
-        ray_worker,
-        train_loop_config={"config": to_dict(config), "shape": list(shape), "share": share},
+        ray_worker,  # type: ignore[arg-type]
+        train_loop_config={
+            "config": to_dict(config),
+            "shape": list(shape),
+            "share": share,
+            "body": body,
+        },
         scaling_config=ScalingConfig(
             num_workers=config.resources.workers, use_gpu=gpu, resources_per_worker=each
         ),
@@ -97,9 +107,10 @@ def launch(config: Config, shape: tuple[int, ...]) -> dict[str, Any]:
             name="ray",
             storage_path=str(folder.path),
             failure_config=FailureConfig(
-                max_failures=config.resources.max_failures, controller_failure_limit=2
+                max_failures=config.resources.max_failures,
+                controller_failure_limit=2,  # type: ignore[call-arg]
             ),
-            worker_runtime_env={"env_vars": QUIET},
+            worker_runtime_env={"env_vars": QUIET},  # type: ignore[call-arg]
         ),
     )
     os.environ["RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"] = str(config.resources.start_timeout)
@@ -111,7 +122,7 @@ def launch(config: Config, shape: tuple[int, ...]) -> dict[str, Any]:
         raise ResourceError(
             f"Ray could not run the workers: {_first_line(error)}. Details: {folder.log}"
         ) from None
-    return result.return_value
+    return result.return_value  # type: ignore[attr-defined]
 
 
 def ray_worker(settings: dict[str, Any]) -> dict[str, float]:
@@ -123,7 +134,7 @@ def ray_worker(settings: dict[str, Any]) -> dict[str, float]:
     config = settings["config"]
     worker = WorkerContext(context.get_world_rank(), context.get_world_size(), get_device())
     threads = config["resources"]["threads"] or settings["share"]
-    return train_worker(config, tuple(settings["shape"]), worker, threads)
+    return settings["body"](config, tuple(settings["shape"]), worker, threads)
 
 
 def _cause(failures: dict[int, Exception], folder: RunFolder) -> UserError:
@@ -155,8 +166,8 @@ class RayRun:
     and not the main thread, since Ray would take over Ctrl-C there.
     """
 
-    def __init__(self, config: Config):
-        self._config = config
+    def __init__(self, config: Config, body: Body = train_worker):
+        self._config, self._body_of_worker = config, body
         self._shape: queue.Queue[tuple[int, ...] | None] = queue.Queue()
         self._result: dict[str, Any] | None = None
         self._error: BaseException | None = None
@@ -187,6 +198,6 @@ class RayRun:
             start_ray(self._config)
             shape = self._shape.get()
             if shape is not None:
-                self._result = launch(self._config, shape)
+                self._result = launch(self._config, shape, self._body_of_worker)
         except BaseException as error:  # handed to the main thread, which raises it
             self._error = error

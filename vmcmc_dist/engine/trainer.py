@@ -253,7 +253,7 @@ class Trainer:
             latent_dim=config.vae.latent_dim,
             chains=chains // context.world_size,
             accumulation=train.accumulation,
-            precision="fp32" if self.energy.copy is not None else train.precision,
+            precision="fp32",  # a SamplerCopy brings its own
             agree=self._agree,
         )
         self.stream = open_stream(

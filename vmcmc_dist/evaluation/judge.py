@@ -6,7 +6,7 @@ import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from torch import Tensor
 
@@ -22,7 +22,7 @@ from vmcmc_dist.evaluation.samples import evaluate_samples, reference_statistics
 from vmcmc_dist.trained import Trained
 
 
-def read_split(data: DataConfig, split: str) -> tuple[Tensor, Tensor, str]:
+def read_split(data: DataConfig, split: Literal["train", "test"]) -> tuple[Tensor, Tensor, str]:
     """All images [N, C, H, W] uint8 and labels [N] of a split in their own order, and a checksum.
 
     Raises:
