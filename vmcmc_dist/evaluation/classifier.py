@@ -34,7 +34,7 @@ WEIGHTS, CARD = "classifier.safetensors", "classifier.json"
 class ClassifierConfig:
     """How the judge is built and trained."""
 
-    width: int = setting(32, "channels of the first stage; 2× and 4× follow", ge=1)
+    width: int = setting(24, "channels of the first stage; 2× and 4× follow", ge=1)
     feature_dim: int = setting(64, "size of the features that distances are measured in", ge=2)
     epochs: int = setting(4, "passes over the training set", ge=1)
     batch_size: int = setting(128, "images per update", unit="images", ge=2)

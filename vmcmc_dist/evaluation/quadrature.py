@@ -20,7 +20,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from vmcmc_dist.errors import ConfigError, DivergenceError
 from vmcmc_dist.langevin import LangevinConfig, Noise, run_chain
@@ -28,6 +28,7 @@ from vmcmc_dist.langevin.schedules import step_sizes
 from vmcmc_dist.langevin.step import drift_mean
 
 Function = Callable[[Tensor], Tensor]
+Device = torch.device | str
 CHUNK = 16384
 
 
@@ -53,11 +54,11 @@ class Grid:
         """Centres of the cells along one axis, float64 [n]."""
         return (torch.arange(self.n, dtype=torch.float64) + 0.5) * self.cell - self.extent
 
-    def evaluate(self, function: Function) -> Tensor:
-        """A function [B, 2] → [B] at every centre, float64 [n, n]."""
-        points = torch.cartesian_prod(self.axis, self.axis).float()
+    def evaluate(self, function: Function, device: Device = "cpu") -> Tensor:
+        """A function [B, 2] → [B], called on ``device``, at every centre: float64 [n, n]."""
+        points = torch.cartesian_prod(self.axis, self.axis).float().to(device)
         with torch.no_grad():
-            values = torch.cat([function(part).double() for part in points.split(CHUNK)])
+            values = torch.cat([function(part).cpu().double() for part in points.split(CHUNK)])
         return values.view(self.n, self.n)
 
     def integral(self, log_density: Tensor) -> float:
@@ -72,14 +73,14 @@ def with_reference(energy: Function, reference_std: float | None) -> Function:
     return lambda x: energy(x) + x.square().flatten(1).sum(1) / (2 * reference_std**2)
 
 
-def log_z(energy: Function, grid: Grid) -> float:
+def log_z(energy: Function, grid: Grid, device: Device = "cpu") -> float:
     """log Z = log ∫ exp(−U(x)) dx in nats, over the grid's square."""
-    return grid.integral(-grid.evaluate(energy))
+    return grid.integral(-grid.evaluate(energy, device))
 
 
-def model_log_density(energy: Function, grid: Grid) -> Tensor:
+def model_log_density(energy: Function, grid: Grid, device: Device = "cpu") -> Tensor:
     """log p_θ = −U − log Z, normalised on the grid. DivergenceError if U is not finite."""
-    negative = -grid.evaluate(energy)
+    negative = -grid.evaluate(energy, device)
     if not torch.isfinite(negative).all():
         raise DivergenceError("the energy is not finite on the grid: the energy net has diverged")
     return negative - grid.integral(negative)
@@ -108,7 +109,7 @@ def particle_log_density(means: Tensor, std: float, grid: Grid) -> Tensor:
             f"a Gaussian of std {std:g} needs cells of at most {std / 0.75:g}, "
             f"the grid has {grid.cell:g}: raise Grid.n to {math.ceil(1.5 * grid.extent / std)}"
         )
-    counts = _bilinear_counts(means.double(), grid)
+    counts = _bilinear_counts(means.double().cpu(), grid)
     variance = std**2 - grid.cell**2 / 6
     distance = (grid.axis[:, None] - grid.axis[None, :]).square()
     kernel = torch.exp(-distance / (2 * variance)) / math.sqrt(2 * math.pi * variance)
@@ -137,10 +138,12 @@ def latent_points(n: int, latent_dim: int, seed: int = 0) -> Tensor:
     return torch.special.ndtri(uniform).float()
 
 
-def decode_means(decode: Function, latent_dim: int, n: int = 2**17, seed: int = 0) -> Tensor:
+def decode_means(
+    decode: Function, latent_dim: int, n: int = 2**17, seed: int = 0, device: Device = "cpu"
+) -> Tensor:
     """g(z) [n, 2] at quasi-random z ~ N(0, I): the means of p_α and the starts of the chains."""
     with torch.no_grad():
-        z = latent_points(n, latent_dim, seed)
+        z = latent_points(n, latent_dim, seed).to(device)
         return torch.cat([decode(part).flatten(1) for part in z.split(CHUNK)])
 
 
@@ -166,7 +169,7 @@ def revised_particles(
             mean = drift_mean(x, grad, step_size=delta, clip_move=config.clip_move)
             before_noise.append(mean)
 
-    noise = Noise(seed)
+    noise = Noise(seed, starts.device)
     ends = [
         run_chain(energy, part, config, noise, callback=keep_last_mean)[0]
         for part in starts.split(CHUNK)
@@ -218,17 +221,21 @@ def measure(
     """All divergences of the alternating projection, and the log densities they came from.
 
     ``energy`` is the net's U [B, 2] → [B]; the config's Gaussian reference is added here.
+    A module is evaluated where its weights are, the sums are made on the CPU.
     p_α takes 8 × ``particles`` quasi-random latent points, M_θp_α ``particles`` chains.
     Densities by name: data, model, sampler, revised, each [n, n].
     """
     grid = grid or Grid()
+    weights = list(energy.parameters()) if isinstance(energy, nn.Module) else []
+    device = weights[0].device if weights else torch.device("cpu")
     full = with_reference(energy, config.reference_std)
-    means = decode_means(decode, latent_dim, 8 * particles, seed)
-    starts = means[torch.randperm(len(means), generator=torch.Generator().manual_seed(seed))]
-    revised, std, exact = revised_particles(energy, starts[:particles], config, grid, seed=seed)
+    means = decode_means(decode, latent_dim, 8 * particles, seed, device)
+    order = torch.randperm(len(means), generator=torch.Generator().manual_seed(seed))[:particles]
+    starts = means[order.to(device)]
+    revised, std, exact = revised_particles(energy, starts, config, grid, seed=seed)
     logs = {
         "data": grid.evaluate(data_log_prob),
-        "model": model_log_density(full, grid),
+        "model": model_log_density(full, grid, device),
         "sampler": sampler_log_density(means, sigma, grid),
         "revised": particle_log_density(revised, std, grid),
     }
@@ -238,7 +245,7 @@ def measure(
         data_sampler=kl(logs["data"], logs["sampler"], grid),
         model_sampler=kl(logs["model"], logs["sampler"], grid),
         revised_model=particle_kl(revised, std, logs["model"], grid),
-        log_z=log_z(full, grid),
+        log_z=log_z(full, grid, device),
         smoothing=0.0 if exact else std,
     )
     return divergences, logs
