@@ -55,8 +55,13 @@ def test_clamp_holds_state_and_start() -> None:
     step = langevin_step(x, -torch.ones(2, 3), None, step_size=1.0, temperature=0.0, clamp=1.0)
     assert torch.equal(step, torch.ones(2, 3))
     config = LangevinConfig(steps=20, step_size=0.5, clamp=0.25)
-    x, _ = run_chain(lambda x: x.square().sum(1), torch.full((50, 3), 5.0), config, Noise(0))
+    x0, seen = torch.full((50, 3), 5.0), []
+    x, info = run_chain(
+        lambda x: x.square().sum(1), x0, config, Noise(0), callback=lambda *args: seen.append(args)
+    )
     assert x.abs().max() <= 0.25
+    assert all(state.abs().max() <= 0.25 for _, state, _, _ in seen)
+    torch.testing.assert_close(info.displacement, (x - x0).norm(dim=1))
 
 
 def test_step_leaves_its_inputs_alone() -> None:
@@ -82,3 +87,9 @@ def test_chain_follows_the_schedule() -> None:
     config = LangevinConfig(steps=10, step_size=1.0, schedule="geometric", final_scale=0.01)
     x, _ = run_chain(lambda x: 0 * x.sum(1), torch.zeros(20_000, 1), config, Noise(0))
     assert x.var() == pytest.approx(sum(d**2 for d in step_sizes(config)), rel=0.05)
+
+
+def test_gradient_is_recorded_per_dimension() -> None:
+    config = LangevinConfig(steps=1, step_size=0.1)
+    _, info = run_chain(lambda x: 3 * x.flatten(1).sum(1), torch.zeros(4, 5, 2), config, Noise(0))
+    torch.testing.assert_close(info.grad_rms, torch.tensor([3.0]))

@@ -115,6 +115,17 @@ def test_ambient_autocast_changes_nothing(net_and_x: tuple) -> None:
         assert torch.equal(copy(x), expected)
 
 
+def test_half_copy_keeps_the_last_reduction_in_fp32() -> None:
+    """Energies of an all but constant net differ by less than bf16 can tell apart."""
+    net = MLPEnergy((2,), 16, 1)
+    nn.init.constant_(net.head.bias, 100.0)
+    copy = SamplerCopy(net, torch.bfloat16)
+    assert {p.dtype for p in copy.module.features.parameters()} == {torch.bfloat16}  # type: ignore[union-attr]
+    assert copy.module.head.weight.dtype == torch.float32  # type: ignore[union-attr]
+    x = torch.randn(50, 2)
+    assert (copy(x) - net(x)).abs().max() < 0.02  # bf16 counts in steps of 0.5 at 100
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_vae_copy_proposes_and_encodes(dtype: torch.dtype) -> None:
     torch.manual_seed(0)
