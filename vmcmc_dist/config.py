@@ -9,6 +9,7 @@ picks one (``auto``: ``modern`` on a machine with a GPU, ``cpu`` without).
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -85,7 +86,7 @@ def load_config(path: str | Path | None, overrides: Sequence[str] = ()) -> Confi
             wrong type or out of range, or a combination that cannot work.
     """
     for item in overrides:
-        if "=" not in item or item.startswith("-"):
+        if "=" not in item or item.startswith(("-", "=")):
             raise ConfigError(
                 f"cannot read '{item}': settings are given as key=value, e.g. energy.lr=2e-4"
             )
@@ -96,6 +97,9 @@ def load_config(path: str | Path | None, overrides: Sequence[str] = ()) -> Confi
         raise ConfigError(f"cannot read the settings {list(overrides)}: {error}") from None
     merged = schema
     for origin, layer in [*_file_layers(path, command_line), ("command line", command_line)]:
+        for key in layer:
+            if OmegaConf.is_config(schema.get(key)) and not OmegaConf.is_config(layer[key]):
+                raise ConfigError(f"{origin}: {key} is a group of settings; set {key}.KEY")
         try:
             merged = cast(DictConfig, OmegaConf.merge(merged, layer))
         except OmegaConfBaseException as error:
@@ -160,9 +164,11 @@ def validate(config: Config) -> None:
     """Ranges of every field, then what only holds between fields."""
     for key, item, value in walk(config):
         problem = out_of_range(item, value)
+        if isinstance(value, float) and not math.isfinite(value):
+            problem = f"must be a finite number, got {value}"
         if problem:
             raise ConfigError(f"{key} {problem}")
-    if not config.name or any(c in config.name for c in "/\\:"):
+    if config.name in ("", ".", "..") or any(c in config.name for c in "/\\:"):
         raise ConfigError(f"name must be a plain folder name, got {config.name!r}")
     train, workers = config.train, config.resources.workers
     share = workers * train.accumulation
@@ -177,8 +183,7 @@ def validate(config: Config) -> None:
             f"launcher=local is one process; for resources.workers={workers} use launcher=ray, "
             "or start with torchrun"
         )
-    if config.langevin.adjusted and config.langevin.temperature == 0:
-        raise ConfigError("langevin.adjusted (MALA) needs langevin.temperature > 0")
+    config.langevin.check()
     if config.vae.refined_weight == 0 and config.vae.data_weight == 0:
         raise ConfigError(
             "vae.refined_weight and vae.data_weight are both 0: the VAE learns nothing"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from vmcmc_dist.config import Config
+from vmcmc_dist.config import Config, validate
 from vmcmc_dist.errors import ConfigError, ResourceError
 from vmcmc_dist.models import check_nets
 
@@ -71,6 +71,7 @@ def check(config: Config) -> None:
     Raises:
         ConfigError, ResourceError: with what to change.
     """
+    validate(config)  # again: torchrun says how many workers there are
     device, workers = config.resources.device, config.resources.workers
     if device == "cuda" and not torch.cuda.is_available() and config.resources.address is None:
         raise ResourceError("resources.device=cuda, but this machine has no usable GPU")
