@@ -172,6 +172,8 @@ def test_shards_serve_after_the_raw_data_is_gone(arrays, tmp_path):
     manifest = prepare(cfg)
     shutil.rmtree(arrays)
     assert ensure_prepared(dataclasses.replace(cfg, root=None)) == manifest
+    with open_stream(cfg, seed=0, local_batch=9, manifest=manifest) as stream:
+        assert len(next(stream).x) == 9
 
 
 @pytest.mark.parametrize(

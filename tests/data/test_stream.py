@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import signal
+import subprocess
+import sys
 import threading
 import time
 import warnings
@@ -243,3 +246,23 @@ def test_batches_own_their_memory(make_shards):
         batch = next(stream)
         batch.x.zero_()
         assert np.count_nonzero(next(stream).x.numpy()) > 0
+
+
+INTERRUPTED = """
+import sys
+from vmcmc_dist.data import DataConfig, ShardStream, open_manifest
+stream = ShardStream(open_manifest(sys.argv[1]), DataConfig(), seed=0, local_batch=2)
+for k, batch in enumerate(stream):
+    if k == 3:
+        print("ready", flush=True)
+"""
+
+
+def test_ctrl_c_does_not_hang(make_shards):
+    base = make_shards([6, 6]).base
+    command = [sys.executable, "-c", INTERRUPTED, base]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None and process.stdout.readline() == b"ready\n"
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=20)
+    assert b"KeyboardInterrupt" in errors and process.returncode != 0

@@ -23,7 +23,7 @@ from vmcmc_dist.data import faces
 from vmcmc_dist.data.config import cache_dir
 from vmcmc_dist.data.sources.celeba import ALIGNED, ATTRIBUTES, CROP, FOLDER, NOTE, PARTITION
 from vmcmc_dist.data.sources.images import EXTENSIONS
-from vmcmc_dist.errors import DataError
+from vmcmc_dist.errors import DataError, ResourceError
 
 QUALITY = 95
 CHUNK = 100
@@ -68,6 +68,10 @@ def write_celeba_layout(
         (partial / NOTE).write_text(json.dumps({"name": name, "licence": licence}, indent=1) + "\n")
         partial.chmod(0o755)
         partial.rename(out)
+    except OSError as error:
+        raise ResourceError(
+            f"{out}: cannot be written ({error.strerror}); free space or set VMCMC_CACHE elsewhere"
+        ) from None
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return len(table)

@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -168,7 +169,9 @@ def open_manifest(path: str) -> Manifest:
 
 def holds_shards(path: str) -> bool:
     """True if ``path`` is a folder of shards: it has a manifest, or tars and little else."""
-    if path.endswith(".zip") or not store.is_remote(path) and not store.exists(path):
+    if path.endswith(".zip"):
+        return False
+    if not store.is_remote(path) and not Path(path).expanduser().is_dir():
         return False
     if store.exists(store.join(path, NAME)):
         return True

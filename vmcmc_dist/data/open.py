@@ -67,8 +67,13 @@ def open_stream(
     world_size: int = 1,
     local_batch: int,
     images: int = 0,
+    manifest: Manifest | None = None,
 ) -> ShardStream | DensityStream:
-    """The training stream of ``cfg``: x uint8 [B, C, H, W], or float32 [B, D] for vectors."""
+    """The training stream of ``cfg``: x uint8 [B, C, H, W], or float32 [B, D] for vectors.
+
+    Give ``manifest``, as ensure_prepared returned it, where the raw data may not be at hand: on
+    the workers of other machines.
+    """
     if cfg.source == "toy2d":
         return DensityStream(
             density(cfg.density),
@@ -79,7 +84,7 @@ def open_stream(
             images=images,
         )
     return ShardStream(
-        ensure_prepared(cfg),
+        manifest or ensure_prepared(cfg),
         cfg,
         seed=seed,
         rank=rank,

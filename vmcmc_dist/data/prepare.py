@@ -124,7 +124,8 @@ def _found(out: str, key: str) -> Manifest | None:
 def _workplace(out: str) -> Iterator[Path]:
     """A folder beside the output (in the cache for s3://), removed in the end."""
     parent = cache_dir() if store.is_remote(out) else Path(out).expanduser().parent
-    parent.mkdir(parents=True, exist_ok=True)
+    with store.store_errors(str(parent)):
+        parent.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix=f".{Path(out).name}.", dir=parent))
     try:
         yield folder

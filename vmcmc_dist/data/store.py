@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -164,15 +165,18 @@ def fetch(url: str, folder: Path) -> Path:
     if not target.exists():
         partial = target.with_name(f".{target.name}.{os.getpid()}")
         fs, inner = filesystem(url)
-        with store_errors(url):
-            for name in files:
-                local = partial / name
-                if not local.resolve().is_relative_to(partial.resolve()):
-                    raise DataError(f"{url}: object name {name!r} leaves the folder; refused")
-                local.parent.mkdir(parents=True, exist_ok=True)
-                remote = inner if len(files) == 1 and inner.endswith(name) else f"{inner}/{name}"
-                fs.get_file(remote, str(local))
-        partial.rename(target)
+        try:
+            with store_errors(url):
+                for name in files:
+                    local = partial / name
+                    if not local.resolve().is_relative_to(partial.resolve()):
+                        raise DataError(f"{url}: object name {name!r} leaves the folder; refused")
+                    local.parent.mkdir(parents=True, exist_ok=True)
+                    alone = len(files) == 1 and inner.endswith(name)
+                    fs.get_file(inner if alone else f"{inner}/{name}", str(local))
+            partial.rename(target)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
     only = list(files)
     return target / only[0] if len(only) == 1 and "/" not in only[0] else target
 

@@ -39,8 +39,13 @@ class CelebA:
         files = ImageFiles(root, cfg.max_pixels)
         names = files.names()
         note = _find(names, NOTE)
-        about = json.loads(files.read(note)) if note else {"name": "celeba", "licence": LICENCE}
-        self.name, self.licence = about["name"], about["licence"]
+        self.name, self.licence = "celeba", LICENCE
+        if note is not None:
+            try:
+                about = json.loads(files.read(note))
+                self.name, self.licence = str(about["name"]), str(about["licence"])
+            except (ValueError, KeyError, TypeError):
+                raise DataError(f"{root}: {NOTE} must say name and licence") from None
         partition = _table(files, names, PARTITION, root)
         header, attributes = _header(files, names, root)
         self.labels = LabelInfo("attributes", tuple(header))
