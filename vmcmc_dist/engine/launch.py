@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import threading
@@ -56,7 +55,8 @@ def train(config: Config) -> Outcome:
     if not first:
         return _follow_torchrun(config, folder)
     folder.create()
-    with Terminal(folder.log) as terminal:
+    with folder.locked(), Terminal(folder.log) as terminal:
+        folder.stop.unlink(missing_ok=True)
         say = terminal.console.print
         ray_run = RayRun(config) if config.launcher == "ray" else None  # starts meanwhile
         try:
@@ -132,7 +132,7 @@ def write_down(config: Config, folder: RunFolder, started: float) -> None:
     folder.config.write_text(to_yaml(config))
     environment = describe_environment()
     environment["prepared_in_seconds"] = round(time.monotonic() - started, 2)
-    folder.environment.write_text(json.dumps(environment, indent=1) + "\n")
+    folder.write_environment(environment)
 
 
 def _run_here(config: Config, shape: tuple[int, ...]) -> dict[str, float]:

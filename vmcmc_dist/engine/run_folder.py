@@ -12,11 +12,14 @@ runs/NAME/
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import platform
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -44,7 +47,6 @@ class RunFolder:
         """Make the folder; :class:`ResourceError` if it cannot be written."""
         try:
             self.samples.mkdir(parents=True, exist_ok=True)
-            self.stop.unlink(missing_ok=True)
             with self.log.open("a"):
                 pass
         except OSError as error:
@@ -52,6 +54,22 @@ class RunFolder:
                 f"the run folder {self.path} cannot be written ({error.strerror or error}); "
                 "set out=… to a folder of yours"
             ) from None
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the run for this process; :class:`ResourceError` if another one trains it.
+
+        The lock goes with the process, however that ends.
+        """
+        with (self.path / ".lock").open("w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                raise ResourceError(
+                    f"another process is training {self.path}; wait for it, stop it, or give "
+                    "this run another name=…"
+                ) from None
+            yield
 
     def append(self, record: dict[str, Any]) -> None:
         """One more line of metrics, on the disk when this returns."""

@@ -54,7 +54,7 @@ class GuardConfig:
         "end with a message; off: only values that are not finite stop the run",
     )
     gap_ratio: float = setting(
-        20.0, "limit of |U(x̃)−U(x_data)| over what a chain moves the energy", gt=0
+        10.0, "limit of |U(x̃)−U(x_data)| over (what a chain moves U + std of U on data)", gt=0
     )
     spread: float = setting(
         0.15, "least spread of the samples over the spread of the data", ge=0, lt=1

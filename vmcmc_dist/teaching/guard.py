@@ -3,8 +3,9 @@
 The method has quiet failures: every loss looks calm while all samples become one checkerboard.
 Three figures tell them apart (averages over a log interval):
 
-- gap ratio = |U(x̃) − U(x_data)| / |U(x₀) − U(x̃)|: what separates samples from data over what a
-  chain can move. Far above 1, the energy has run away from its sampler.
+- gap ratio = |U(x̃) − U(x_data)| / (|drop| + std U(x_data)): what separates samples from data, over
+  what a chain moves the energy and what the energy differs among the data. Far above 1, the
+  energy has run away from its sampler.
 - spread ratio: std among the samples over std of the data. Near 0, all samples are alike.
 - grad_rms: if ∂U/∂x is next to nothing, the chain no longer teaches.
 """
@@ -27,7 +28,7 @@ FLAT = "flat energy"
 def ratios(record: Mapping[str, float]) -> dict[str, float]:
     """Gap ratio and spread ratio of a record of means; see the module's head."""
     return {
-        "gap_ratio": abs(record["gap"]) / (abs(record["drop"]) + 1e-6),
+        "gap_ratio": abs(record["gap"]) / (abs(record["drop"]) + record["energy_std"] + 1e-6),
         "spread_ratio": record["spread"] / (record["spread_data"] + 1e-6),
     }
 

@@ -82,8 +82,8 @@ def teach(x: Tensor, energy: Learner, vae: Learner, plan: TeachingPlan, noise: N
 
     Returns:
         Means over this worker's samples, 0-d tensors on the device: ``energy_data``,
-        ``energy_refined``, ``gap`` = U(x̃) − U(x_data), ``drop`` = the fall of the (total) energy
-        from a chain's first step to its last, ``grad_rms`` (RMS of ∂U/∂x per
+        ``energy_refined``, ``energy_std`` (of U among the data), ``gap`` = U(x̃) − U(x_data),
+        ``drop`` = fall of the (total) energy from a chain's first step to its last, ``grad_rms`` (RMS of ∂U/∂x per
         dimension), ``displacement`` (L2 of x̃ − x₀), ``reconstruction`` and ``kl`` (nats),
         ``spread`` and ``spread_data`` (std among samples, mean over dimensions), ``mean``
         of x̃ and of the data, the two losses, the gradients' norms.
@@ -143,6 +143,7 @@ def learn_energy(
     return {
         "energy_data": u_data.detach().mean(),
         "energy_refined": u_refined.detach().mean(),
+        "energy_std": u_data.detach().std(correction=0),
         "energy_loss": loss.detach(),
     }
 
@@ -199,8 +200,8 @@ def describe(x: Tensor, refined: Refined) -> Record:
         "drop": refined.info.energy[0] - refined.info.energy[-1],
         "grad_rms": refined.info.grad_rms.mean(),
         "displacement": refined.info.displacement.mean(),
-        "spread": refined.x.std(0).mean(),
-        "spread_data": x.std(0).mean(),
+        "spread": refined.x.std(0, correction=0).mean(),
+        "spread_data": x.std(0, correction=0).mean(),
         "mean": refined.x.mean(),
         "mean_data": x.mean(),
     }
