@@ -15,7 +15,8 @@ class NoisePlan:
     - per rank (default): each worker draws its own, seeded by (seed, rank, images);
     - per sample: each worker draws the noise of the whole global batch and keeps the rows
       rank, rank + N, rank + 2N, …  Then N workers with batch B see the very numbers that one
-      worker with batch N·B sees, at N times the (small) cost of drawing.
+      worker with batch N·B sees, in one micro-batch or many, at N times (and per micro-batch) the
+      small cost of drawing.
 
     Args:
         salt: changes every number; raised by one when a guard rolls a run back.
@@ -36,15 +37,16 @@ class NoisePlan:
         self.rank, self.world_size = rank, world_size
         self.per_sample, self.device = per_sample, torch.device(device)
 
-    def __call__(self, purpose: str, chunk: int, rows: int) -> Noise:
-        """The noise for ``rows`` local samples of micro-batch ``chunk``."""
+    def __call__(self, purpose: str, chunk: int, rows: int, chunks: int = 1) -> Noise:
+        """The noise for ``rows`` local samples of micro-batch ``chunk`` of ``chunks``."""
         if self.per_sample:
-            seed = stream_seed(self.seed, self.salt, self.images, purpose, chunk)
+            seed = stream_seed(self.seed, self.salt, self.images, purpose)
+            n = rows * self.world_size
             return Noise(
                 seed,
                 self.device,
-                rows=slice(self.rank, None, self.world_size),
-                total=rows * self.world_size,
+                rows=slice(chunk * n + self.rank, (chunk + 1) * n, self.world_size),
+                total=chunks * n,
             )
         seed = stream_seed(self.seed, self.salt, self.images, purpose, chunk, "rank", self.rank)
         return Noise(seed, self.device)

@@ -117,14 +117,14 @@ def propose_and_revise(
 ) -> Refined:
     """z ~ N(0, I), x₀ = g(z), then T Langevin steps on U from x₀; no gradient to any weight."""
     rows = plan.chains // plan.accumulation
-    z = noise("z", chunk, rows).normal((rows, plan.latent_dim))
+    z = noise("z", chunk, rows, plan.accumulation).normal((rows, plan.latent_dim))
     with torch.no_grad():
         proposal = vae.sampler(z).float()
     x, info = run_chain(
         energy.sampler,
         proposal,
         plan.langevin,
-        noise("chain", chunk, rows),
+        noise("chain", chunk, rows, plan.accumulation),
         precision=plan.precision,
     )
     return Refined(z, proposal, x, info)
@@ -136,7 +136,7 @@ def learn_energy(
     """Accumulate the gradient of E_data[U] − E_x̃[U] (+ α-penalty) of one micro-batch."""
     std = noise_level(plan.energy, noise.images)
     if std:
-        x = x + std * noise("data", chunk, len(x)).normal(x.shape)
+        x = x + std * noise("data", chunk, len(x), plan.accumulation).normal(x.shape)
     u_data, u_refined = energy(torch.cat([x, refined])).float().split([len(x), len(refined)])
     loss = energy_loss(u_data, u_refined, plan.energy)
     energy.backward(loss)
@@ -156,13 +156,13 @@ def learn_vae(
     w_r·(−ELBO(x̃)) + w_d·(−ELBO(x_data)) + w_z·|x̃ − g(z)|²/2σ² + w_q·(−log q(z|x̃)),
     with w_r = 1 and the rest 0 in the paper.
     """
-    objective, n = plan.vae, len(refined.x)
+    objective, n, chunks = plan.vae, len(refined.x), plan.accumulation
     learns_data = objective.data_weight > 0
     inputs = torch.cat([refined.x, x]) if learns_data else refined.x
-    eps = noise("posterior", chunk, n).normal((n, plan.latent_dim))
+    eps = noise("posterior", chunk, n, chunks).normal((n, plan.latent_dim))
     if learns_data:
-        eps_data = noise("posterior of data", chunk, len(x)).normal((len(x), plan.latent_dim))
-        eps = torch.cat([eps, eps_data])
+        eps_data = noise("posterior of data", chunk, len(x), chunks)
+        eps = torch.cat([eps, eps_data.normal((len(x), plan.latent_dim))])
     out = vae(inputs, eps, refined.z if objective.same_z_weight else None)
 
     elbo = negative_elbo(refined.x, out.recon[:n], out.mu[:n], out.logvar[:n], objective.sigma)
