@@ -47,6 +47,14 @@ def test_epoch_and_seed_change_it_and_nothing_is_left_in_place():
         assert abs(np.corrcoef(rows[i], np.arange(1000))[0, 1]) < 0.35
 
 
+def test_shards_meet_others_in_every_epoch():
+    groups = [
+        {frozenset(g.tolist()) for hand in order([5] * 40, epoch=e).groups for g in hand}
+        for e in (0, 1)
+    ]
+    assert len(groups[0] & groups[1]) < 5
+
+
 def test_without_shuffling_it_is_the_shards_order():
     rows, _ = order(UNEVEN, shuffle=False).rows(np.arange(53))
     assert rows.tolist() == list(range(53))

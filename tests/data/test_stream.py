@@ -137,6 +137,7 @@ def test_flips_belong_to_the_sample(make_shards):
 
     whole = flipped(local_batch=48)
     assert 8 < sum(whole) < 40
+    assert whole[24:] == flipped(local_batch=24, images=24)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         assert whole[1::3] == flipped(local_batch=16, rank=1, world_size=3)
