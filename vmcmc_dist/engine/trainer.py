@@ -253,7 +253,7 @@ class Trainer:
             latent_dim=config.vae.latent_dim,
             chains=chains // context.world_size,
             accumulation=train.accumulation,
-            precision="fp32",  # a SamplerCopy brings its own
+            precision="fp16" if train.precision == "fp16" else "fp32",  # a copy brings its own
             agree=self._agree,
         )
         self.stream = open_stream(

@@ -13,6 +13,7 @@ from vmcmc_dist.engine.checkpoint import CheckpointFolder
 from vmcmc_dist.engine.run_folder import RunFolder
 from vmcmc_dist.engine.trainer import Restart, Trainer, WorkerContext
 from vmcmc_dist.errors import DivergenceError
+from vmcmc_dist.langevin import keep_freed_memory
 
 
 def train_worker(
@@ -35,7 +36,9 @@ def train_worker(
     config = config_from_dict(values)
     if threads:
         torch.set_num_threads(threads)
-    if context.device.type == "cuda":
+    if context.device.type == "cpu":
+        keep_freed_memory()
+    else:
         torch.cuda.set_device(context.device)
         torch.backends.cudnn.benchmark = True
     restart = Restart()
