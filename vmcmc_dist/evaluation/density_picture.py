@@ -99,8 +99,8 @@ def _draw_traces(axis: Axes, history: Sequence[Divergences], target: float | Non
     if target is not None:
         axis.axhline(target, color="#555555", linewidth=0.9)
         axis.annotate(
-            f"target {target:g}", (0.004, target), xycoords=("axes fraction", "data"),
-            fontsize=8.5, color="#555555", va="bottom",
+            f"target {target:g}", (1.005, target), xycoords=("axes fraction", "data"),
+            fontsize=8.5, color="#555555", va="center",
         )  # fmt: skip
     axis.set_yscale("log")
     axis.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
