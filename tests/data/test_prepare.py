@@ -165,6 +165,8 @@ def test_a_root_of_shards_is_used_as_it_is(arrays):
         assert ensure_prepared(DataConfig(source=source, root=manifest.base)) == manifest
     with pytest.raises(DataError, match="image_size 8, the config says data.image_size=64"):
         ensure_prepared(DataConfig(source="shards", root=manifest.base, image_size=64))
+    with pytest.raises(ConfigError, match="data.limit=7"):
+        ensure_prepared(DataConfig(source="shards", root=manifest.base, limit=7))
 
 
 def test_shards_serve_after_the_raw_data_is_gone(arrays, tmp_path):

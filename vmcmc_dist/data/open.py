@@ -44,7 +44,12 @@ def _ready(cfg: DataConfig) -> Manifest | None:
 
 
 def _checked(manifest: Manifest, cfg: DataConfig) -> Manifest:
-    """Refuse shards of another size or channels than the config names."""
+    """Refuse shards of another size, channels or number than the config names."""
+    if cfg.limit is not None and manifest.num_samples > cfg.limit:
+        raise ConfigError(
+            f"data.limit={cfg.limit} counts when shards are written, and {manifest.base} holds "
+            f"{manifest.num_samples} samples already; drop data.limit, or prepare it again"
+        )
     if len(manifest.shape) == 3:
         channels, _, size = manifest.shape
         for key, wanted, found in (

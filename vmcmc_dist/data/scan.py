@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 
+import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from vmcmc_dist.data import shards, store
@@ -45,8 +46,6 @@ def scan(base: str, sizes: dict[str, int]) -> Manifest:
 def _shape(path: str, sample: dict) -> tuple[tuple[int, ...], str]:
     found = shards.encoded(path, sample, LabelInfo())
     if found.extension in shards.VECTORS:
-        import numpy as np
-
         return np.load(io.BytesIO(found.data), allow_pickle=False).shape, "float32"
     try:
         image = Image.open(io.BytesIO(found.data))
