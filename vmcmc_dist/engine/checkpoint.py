@@ -79,7 +79,7 @@ class CheckpointFolder:
         """Remove checkpoints behind the last good one; returns its images, or 0."""
         good = self.good()
         for path in self.all():
-            if good is None or path.name > good.name:
+            if good is None or int(path.name) > int(good.name):
                 _remove(path)
         return int(good.name) if good else 0
 

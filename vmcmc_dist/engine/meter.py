@@ -43,7 +43,7 @@ class Meter:
 
     def load(self, state: dict, rank: int, world_size: int) -> None:
         """This worker's row; with another number of workers, the mean of all rows."""
-        rows = torch.tensor(state["rows"], dtype=torch.float64).reshape(-1, len(state["names"]))
+        rows = torch.tensor(state["rows"], dtype=torch.float64)
         self.names, self.count = list(state["names"]), state["count"]
         self.sums = rows[rank].clone() if len(rows) == world_size else rows.mean(0)
 

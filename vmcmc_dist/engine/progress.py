@@ -7,6 +7,7 @@ runs the workers, and nothing that trains waits for a terminal.
 from __future__ import annotations
 
 import json
+import os
 import threading
 import time
 from pathlib import Path
@@ -17,6 +18,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from vmcmc_dist.config import Config
+from vmcmc_dist.engine.run_folder import complete_lines
 from vmcmc_dist.teaching.guard import BALANCED
 
 PLAIN_SECONDS = 10.0
@@ -31,6 +33,9 @@ class TrainingProgress:
     def __init__(self, console: Console, config: Config, metrics: Path):
         self.console, self.config, self.metrics = console, config, metrics
         self.offset = metrics.stat().st_size if metrics.exists() else 0
+        self._file = _identity(metrics)
+        earlier = complete_lines(metrics) if metrics.exists() else []
+        self._told = {rollback_text(r) for r in earlier if r["kind"] == "rollback"}
         self._stop = threading.Event()
         self._printed = 0.0
         self._bar = (
@@ -74,6 +79,11 @@ class TrainingProgress:
         """A line above the bar."""
         self.console.print(text)
 
+    def _say_once(self, text: str) -> None:
+        if text not in self._told:
+            self._told.add(text)
+            self.say(text)
+
     def _follow(self) -> None:
         while not self._stop.wait(0.25):
             self._read()
@@ -81,9 +91,9 @@ class TrainingProgress:
     def _read(self, final: bool = False) -> None:
         if not self.metrics.exists():
             return
-        if self.metrics.stat().st_size < self.offset:  # the records of lost images were dropped
-            self.offset = 0
         with self.metrics.open("rb") as file:
+            if os.fstat(file.fileno()).st_ino != self._file:  # records were dropped: a new file
+                self._file, self.offset = os.fstat(file.fileno()).st_ino, 0
             file.seek(self.offset)
             text = file.read()
         text = text[: text.rfind(b"\n") + 1]
@@ -91,10 +101,7 @@ class TrainingProgress:
         records = [json.loads(line) for line in text.splitlines()]
         for record in records:
             if record["kind"] == "rollback":
-                self.say(
-                    f"rolled back from {record['from_images']:,} to {record['images']:,} images, "
-                    f"learning rates × {record['lr_scale']:g}: {record['reason']}"
-                )
+                self._say_once(rollback_text(record))
         training = [r for r in records if r["kind"] == "train"]
         if training:
             self._show(training[-1], final)
@@ -107,6 +114,18 @@ class TrainingProgress:
         elif final or time.monotonic() - self._printed >= PLAIN_SECONDS:
             self._printed = time.monotonic()
             self.console.print(text, soft_wrap=True)
+
+
+def rollback_text(record: dict[str, Any]) -> str:
+    """What the user is told of a roll-back."""
+    return (
+        f"rolled back from {record['from_images']:,} to {record['images']:,} images, "
+        f"learning rates × {record['lr_scale']:g}: {record['reason']}"
+    )
+
+
+def _identity(path: Path) -> int:
+    return path.stat().st_ino if path.exists() else 0
 
 
 def time_share(record: dict[str, Any], config: Config) -> float:
