@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from vmcmc_dist.bench.clock import this_machine, torch_threads
 from vmcmc_dist.config import Config, config_from_dict, load_config, to_dict
+from vmcmc_dist.data.manifest import Manifest
 from vmcmc_dist.data.open import ensure_prepared
 from vmcmc_dist.engine.ray_launch import RayRun
 from vmcmc_dist.engine.resources import resolve
@@ -109,19 +110,19 @@ def bench_step(
     """
     with tempfile.TemporaryDirectory() as folder:
         config = resolve(_config(Path(folder), batch, steps, threads, launcher))
-        ensure_prepared(config.data)
+        manifest = ensure_prepared(config.data)
         RunFolder(f"{config.out}/{config.name}").create()
         body = _Body(rounds)
         if launcher == "ray":
             run = RayRun(config, body)
             try:
-                figures = run.run((1, 28, 28))
+                figures = run.run(manifest)
             finally:
                 run.close()
         else:
             join_alone()
             context = WorkerContext(0, 1, torch.device("cpu"))
-            figures = body(to_dict(config), (1, 28, 28), context, threads)
+            figures = body(to_dict(config), manifest, context, threads)
     with torch_threads(threads):
         machine = str(this_machine(torch.device("cpu")))
     name = "Ray Train" if launcher == "ray" else "local"
@@ -137,13 +138,13 @@ class _Body:
     def __call__(
         self,
         values: dict[str, Any],
-        shape: tuple[int, ...],
+        manifest: Manifest,
         context: WorkerContext,
         threads: int,
     ) -> dict[str, float]:
         torch.set_num_threads(threads)
         config = config_from_dict(values)
-        trainer = Trainer(config, context, shape, Restart())
+        trainer = Trainer(config, context, manifest, Restart())
         data = torch.cat([next(trainer.batches).x for _ in range(4)])
         bare = BareLoop(config, data)
 

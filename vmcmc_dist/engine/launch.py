@@ -16,6 +16,7 @@ import torch
 import torch.distributed as dist
 
 from vmcmc_dist.config import Config, identity_changes, to_dict, to_yaml
+from vmcmc_dist.data.manifest import Manifest
 from vmcmc_dist.data.open import ensure_prepared
 from vmcmc_dist.engine.checkpoint import CheckpointFolder, load_checkpoint
 from vmcmc_dist.engine.progress import TrainingProgress, duration
@@ -61,8 +62,8 @@ def train(config: Config) -> Outcome:
         ray_run = RayRun(config) if config.launcher == "ray" else None  # starts meanwhile
         try:
             say(f"[bold]{config.name}[/]: {describe(config)}", soft_wrap=True)
-            shape = prepare_data(config, say)
-            check_shape(config, shape)
+            manifest = prepare_data(config, say)
+            check_shape(config, tuple(manifest.shape))
             resumed = check_resume(config, folder)
             if resumed:
                 say(f"going on from {resumed:,} images ({folder.path})", soft_wrap=True)
@@ -71,7 +72,7 @@ def train(config: Config) -> Outcome:
                 TrainingProgress(terminal.console, config, folder.metrics) as progress,
                 _stop_requests(folder, progress.say),
             ):
-                figures = ray_run.run(shape) if ray_run else _run_here(config, shape)
+                figures = ray_run.run(manifest) if ray_run else _run_here(config, manifest)
         finally:
             if ray_run:
                 ray_run.close()
@@ -92,8 +93,8 @@ def describe(config: Config) -> str:
     )
 
 
-def prepare_data(config: Config, say: Callable[..., Any]) -> tuple[int, ...]:
-    """Shards of the data, made if they are not there; returns the shape of one sample."""
+def prepare_data(config: Config, say: Callable[..., Any]) -> Manifest:
+    """Shards of the data, made if they are not there."""
     told: set[str] = set()
 
     def progress(what: str, done: int, total: int) -> None:
@@ -104,7 +105,7 @@ def prepare_data(config: Config, say: Callable[..., Any]) -> tuple[int, ...]:
     manifest = ensure_prepared(config.data, progress)
     count = f", {manifest.num_samples:,} samples" if manifest.shards else ""
     say(f"data: {manifest.source}{count}, shape {list(manifest.shape)}")
-    return tuple(manifest.shape)
+    return manifest
 
 
 def check_resume(config: Config, folder: RunFolder) -> int:
@@ -135,13 +136,13 @@ def write_down(config: Config, folder: RunFolder, started: float) -> None:
     folder.write_environment(environment)
 
 
-def _run_here(config: Config, shape: tuple[int, ...]) -> dict[str, float]:
+def _run_here(config: Config, manifest: Manifest) -> dict[str, float]:
     """The worker in this process: alone, or as torchrun's first."""
     if config.launcher == "torchrun":
-        return train_worker(to_dict(config), shape, _join_torchrun(config), _threads(config))
+        return train_worker(to_dict(config), manifest, _join_torchrun(config), _threads(config))
     join_alone()
     device = torch.device("cuda:0" if config.resources.device == "cuda" else "cpu")
-    return train_worker(to_dict(config), shape, WorkerContext(0, 1, device), _threads(config))
+    return train_worker(to_dict(config), manifest, WorkerContext(0, 1, device), _threads(config))
 
 
 def _threads(config: Config) -> int:
@@ -161,8 +162,8 @@ def _follow_torchrun(config: Config, folder: RunFolder) -> Outcome:
     """A worker other than the first, under torchrun: waits for the data, then trains."""
     context = _join_torchrun(config)
     with _ignored_signals():
-        shape = prepare_data(config, lambda *_, **__: None)
-        figures = train_worker(to_dict(config), shape, context, _threads(config))
+        manifest = prepare_data(config, lambda *_, **__: None)
+        figures = train_worker(to_dict(config), manifest, context, _threads(config))
     return Outcome(folder, figures, interrupted=False)
 
 

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from vmcmc_dist.config import Config, to_dict
+from vmcmc_dist.data.manifest import Manifest
 from vmcmc_dist.engine.resources import cpu_count
 from vmcmc_dist.engine.run_folder import RunFolder
 from vmcmc_dist.engine.worker import WorkerContext, train_worker
@@ -23,7 +24,7 @@ QUIET = {
 }
 
 
-Body = Callable[[dict[str, Any], tuple[int, ...], WorkerContext, int], dict[str, float]]
+Body = Callable[[dict[str, Any], Manifest, WorkerContext, int], dict[str, float]]
 """What runs in each worker: :func:`train_worker`, or a benchmark in its place."""
 
 
@@ -71,7 +72,7 @@ def check_cluster(config: Config, resources: dict[str, float]) -> None:
             )
 
 
-def launch(config: Config, shape: tuple[int, ...], body: Body = train_worker) -> dict[str, Any]:
+def launch(config: Config, manifest: Manifest, body: Body = train_worker) -> dict[str, Any]:
     """Run the workers to their end; returns the first worker's result.
 
     Call it off the main thread: Ray would take over Ctrl-C otherwise.
@@ -95,7 +96,7 @@ def launch(config: Config, shape: tuple[int, ...], body: Body = train_worker) ->
         ray_worker,  # type: ignore[arg-type]
         train_loop_config={
             "config": to_dict(config),
-            "shape": list(shape),
+            "manifest": manifest,
             "share": share,
             "body": body,
         },
@@ -134,7 +135,7 @@ def ray_worker(settings: dict[str, Any]) -> dict[str, float]:
     config = settings["config"]
     worker = WorkerContext(context.get_world_rank(), context.get_world_size(), get_device())
     threads = config["resources"]["threads"] or settings["share"]
-    return settings["body"](config, tuple(settings["shape"]), worker, threads)
+    return settings["body"](config, settings["manifest"], worker, threads)
 
 
 def _cause(failures: dict[int, Exception], folder: RunFolder) -> UserError:
@@ -168,15 +169,15 @@ class RayRun:
 
     def __init__(self, config: Config, body: Body = train_worker):
         self._config, self._body_of_worker = config, body
-        self._shape: queue.Queue[tuple[int, ...] | None] = queue.Queue()
+        self._data: queue.Queue[Manifest | None] = queue.Queue()
         self._result: dict[str, Any] | None = None
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._body, name="ray-train", daemon=True)
         self._thread.start()
 
-    def run(self, shape: tuple[int, ...]) -> dict[str, float]:
-        """Launch the workers for samples of ``shape`` and wait for their end."""
-        self._shape.put(shape)
+    def run(self, manifest: Manifest) -> dict[str, float]:
+        """Launch the workers on prepared data and wait for their end."""
+        self._data.put(manifest)
         while self._thread.is_alive():
             self._thread.join(0.2)  # short waits, so that signals are handled
         if self._error is not None:
@@ -186,7 +187,7 @@ class RayRun:
 
     def close(self) -> None:
         """Shut Ray down, whether or not it came to a launch."""
-        self._shape.put(None)
+        self._data.put(None)
         self._thread.join(timeout=10)
         import ray
 
@@ -196,8 +197,8 @@ class RayRun:
     def _body(self) -> None:
         try:
             start_ray(self._config)
-            shape = self._shape.get()
-            if shape is not None:
-                self._result = launch(self._config, shape, self._body_of_worker)
+            manifest = self._data.get()
+            if manifest is not None:
+                self._result = launch(self._config, manifest, self._body_of_worker)
         except BaseException as error:  # handed to the main thread, which raises it
             self._error = error

@@ -12,6 +12,7 @@ from torch.nn import functional
 
 from vmcmc_dist.config import Config
 from vmcmc_dist.data.densities import density
+from vmcmc_dist.data.manifest import Manifest
 from vmcmc_dist.data.open import open_stream
 from vmcmc_dist.engine.run_folder import RunFolder, complete_lines
 from vmcmc_dist.evaluation.density_picture import save_density_picture
@@ -35,11 +36,11 @@ class Recorder(Protocol):
     def write(self, energy: nn.Module, vae: VAE, images: int) -> dict[str, Any]: ...
 
 
-def make_recorder(config: Config, shape: tuple[int, ...], folder: RunFolder) -> Recorder:
+def make_recorder(config: Config, manifest: Manifest, folder: RunFolder) -> Recorder:
     """Grids for images; densities and their divergences for 2-D data; figures for the rest."""
     if config.data.source == "toy2d":
         return DensityRecorder(config, folder)
-    return SampleRecorder(config, shape, folder)
+    return SampleRecorder(config, manifest, folder)
 
 
 class SampleRecorder:
@@ -50,8 +51,9 @@ class SampleRecorder:
     by the small number of samples; compare it within a run only.
     """
 
-    def __init__(self, config: Config, shape: tuple[int, ...], folder: RunFolder):
-        self.config, self.shape, self.folder = config, shape, folder
+    def __init__(self, config: Config, manifest: Manifest, folder: RunFolder):
+        self.config, self.manifest, self.folder = config, manifest, folder
+        self.shape = tuple(manifest.shape)
         self.last_picture: Path | None = None
         self._reference: tuple[Tensor, Tensor] | None = None
 
@@ -93,7 +95,9 @@ class SampleRecorder:
 
     def _data_moments(self) -> tuple[Tensor, Tensor]:
         """Mean and covariance over the first samples of the first epoch's order."""
-        with open_stream(self.config.data, seed=self.config.seed, local_batch=256) as stream:
+        with open_stream(
+            self.config.data, seed=self.config.seed, local_batch=256, manifest=self.manifest
+        ) as stream:
             parts, seen = [], 0
             for batch in stream:
                 parts.append(thumbnails(to_model_range(batch.x)))

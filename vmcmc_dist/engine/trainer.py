@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from vmcmc_dist.config import Config, identity_changes, to_dict
+from vmcmc_dist.data.manifest import Manifest
 from vmcmc_dist.data.open import open_stream
 from vmcmc_dist.engine.checkpoint import (
     Checkpoint,
@@ -55,9 +56,10 @@ class Trainer:
     """
 
     def __init__(
-        self, config: Config, context: WorkerContext, shape: tuple[int, ...], restart: Restart
+        self, config: Config, context: WorkerContext, manifest: Manifest, restart: Restart
     ):
-        self.config, self.context, self.shape, self.restart = config, context, shape, restart
+        self.config, self.context, self.restart = config, context, restart
+        self.manifest, self.shape = manifest, tuple(manifest.shape)
         self.folder = RunFolder(f"{config.out}/{config.name}")
         self.checkpoints = CheckpointFolder(self.folder.checkpoints, config.train.keep)
         self.images, self.seconds, self.iteration = 0, 0.0, 0
@@ -263,9 +265,10 @@ class Trainer:
             world_size=context.world_size,
             local_batch=train.batch_size // context.world_size,
             images=self.images,
+            manifest=self.manifest,
         )
         self.batches = iter(self.stream)
-        self.samples = make_recorder(config, self.shape, self.folder)
+        self.samples = make_recorder(config, self.manifest, self.folder)
         self.trackers = Trackers(config, self.folder, self.images, active=context.rank == 0)
         self._open_interval()
 

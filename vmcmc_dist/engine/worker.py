@@ -9,6 +9,7 @@ import torch
 import torch.distributed as dist
 
 from vmcmc_dist.config import Config, config_from_dict
+from vmcmc_dist.data.manifest import Manifest
 from vmcmc_dist.engine.checkpoint import CheckpointFolder
 from vmcmc_dist.engine.run_folder import RunFolder
 from vmcmc_dist.engine.trainer import Restart, Trainer, WorkerContext
@@ -17,13 +18,13 @@ from vmcmc_dist.langevin import keep_freed_memory
 
 
 def train_worker(
-    values: dict[str, Any], shape: tuple[int, ...], context: WorkerContext, threads: int = 0
+    values: dict[str, Any], manifest: Manifest, context: WorkerContext, threads: int = 0
 ) -> dict[str, float]:
     """Train as worker ``context.rank`` of ``context.world_size``; a process group must be up.
 
     Args:
         values: the resolved config as nested dictionaries.
-        shape: of one sample.
+        manifest: of the prepared data.
         threads: of torch on the CPU; 0 leaves them.
 
     Returns:
@@ -43,7 +44,7 @@ def train_worker(
         torch.backends.cudnn.benchmark = True
     restart = Restart()
     while True:
-        trainer = Trainer(config, context, shape, restart)
+        trainer = Trainer(config, context, manifest, restart)
         try:
             return trainer.run()
         except DivergenceError as error:
