@@ -7,7 +7,12 @@ from typing import Any
 
 import deepspeed
 import torch
-from deepspeed.utils import safe_get_full_optimizer_state, safe_set_full_optimizer_state
+import torch.distributed as dist
+from deepspeed.utils import (
+    safe_get_full_optimizer_state,
+    safe_set_full_optimizer_state,
+    safe_set_local_optimizer_state,
+)
 from torch import Tensor, nn
 
 from vmcmc_dist.engine.config import OptimizerConfig
@@ -148,8 +153,13 @@ class DeepSpeedLearner:
             )
 
     def optimizer_state(self) -> dict[str, Tensor]:
-        """Adam's full moments ``exp_avg.NAME``, ``exp_avg_sq.NAME``, and ``step``. Collective."""
+        """Adam's full moments ``exp_avg.NAME``, ``exp_avg_sq.NAME``, and ``step``. Collective.
+
+        At stage 0 on a CPU these are the live tensors, not copies.
+        """
         state: dict[str, Tensor] = {}
+        if not any(self._inner_states()):
+            return {"step": torch.tensor(0.0)}
         for name, parameter in self.engine.module.named_parameters():
             for moment in MOMENTS:
                 if self.config.zero_stage:
@@ -172,11 +182,13 @@ class DeepSpeedLearner:
         missing = [f"{m}.{n}" for n in self.names for m in MOMENTS if f"{m}.{n}" not in state]
         if missing:
             raise CheckpointError(f"the checkpoint lacks Adam's {missing[0]}: it is of another net")
+        if self.config.zero_stage:
+            self._make_moments()
         for name, parameter in module.named_parameters():
             values = {m: state[f"{m}.{name}"].to(self.engine.device) for m in MOMENTS}
             if self.config.zero_stage:
                 for moment, value in values.items():
-                    safe_set_full_optimizer_state(parameter, value, moment)
+                    self._set_moment(parameter, moment, value)
             else:
                 self.optimizer.state[parameter] = {
                     "step": state["step"].clone(),
@@ -184,6 +196,31 @@ class DeepSpeedLearner:
                 }
         for inner in self._inner_states():
             inner["step"] = state["step"].clone()
+
+    def _make_moments(self) -> None:
+        """Adam's state of each partition, which ZeRO would make at its first step only."""
+        last = self.config.zero_stage == 3
+        partitions = (
+            self.optimizer.fp32_partitioned_groups_flat
+            if last
+            else self.optimizer.single_partition_of_fp32_groups
+        )
+        for partition in partitions:
+            moments = {moment: torch.zeros_like(partition) for moment in MOMENTS}
+            self.optimizer.optimizer.state[partition] = {"step": torch.tensor(0.0), **moments}
+        if not last:
+            self.optimizer._lazy_init_hp_params_optimizer_state()  # a parameter's view of them
+
+    def _set_moment(self, parameter: nn.Parameter, moment: str, value: Tensor) -> None:
+        if self.config.zero_stage < 3:
+            safe_set_full_optimizer_state(parameter, value, moment)
+            return
+        size = parameter.ds_tensor.numel()  # DeepSpeed's own setter runs over a padded last share
+        start = size * dist.get_rank()
+        share = torch.zeros(size, dtype=value.dtype, device=value.device)
+        mine = value.flatten()[start : start + size]
+        share[: len(mine)] = mine
+        safe_set_local_optimizer_state(parameter, share, moment)
 
     def close(self) -> None:
         """Take DeepSpeed's hooks off, so that another engine can follow in this process."""

@@ -8,44 +8,53 @@ from torch import Tensor
 
 
 class Meter:
-    """Sums of 0-d figures by name; the names must be the same in every iteration."""
+    """Sums and counts of 0-d figures by name; an iteration need not have every figure."""
 
     def __init__(self) -> None:
-        self.names: list[str] = []
-        self.sums = torch.zeros(0, dtype=torch.float64)
-        self.count = 0
+        self.sums: dict[str, Tensor] = {}
+        self.counts: dict[str, int] = {}
+
+    def __bool__(self) -> bool:
+        return bool(self.sums)
 
     def add(self, record: dict[str, Tensor]) -> None:
-        if not self.names:
-            self.names = sorted(record)
-            self.sums = torch.zeros(len(self.names), dtype=torch.float64)
-        new = torch.stack([record[name].detach().double() for name in self.names])
-        self.sums = self.sums.to(new.device) + new
-        self.count += 1
+        for name, value in record.items():
+            self.sums[name] = self.sums.get(name, 0.0) + value.detach().double()
+            self.counts[name] = self.counts.get(name, 0) + 1
 
     def means(self) -> dict[str, float]:
         """Means over iterations and workers (collective); the meter is then empty."""
-        sums = self.sums / max(self.count, 1)
+        names = sorted(self.sums)
+        sums = self._stacked(names)
         if dist.is_initialized() and dist.get_world_size() > 1:
             sums = sum_over_workers(sums) / dist.get_world_size()
-        values = dict(zip(self.names, sums.tolist(), strict=True))
-        self.names, self.sums, self.count = [], torch.zeros(0, dtype=torch.float64), 0
-        return values
+        counts = torch.tensor([self.counts[name] for name in names], dtype=torch.float64)
+        means = (sums.cpu() / counts).tolist()
+        self.sums, self.counts = {}, {}
+        return dict(zip(names, means, strict=True))
 
     def state(self) -> dict:
         """The open interval's sums, one row per worker (collective)."""
-        rows = self.sums[None]
+        names = sorted(self.sums)
+        rows = self._stacked(names)[None]
         if dist.is_initialized() and dist.get_world_size() > 1:
-            mine = torch.zeros(dist.get_world_size(), len(self.sums), dtype=torch.float64)
-            mine[dist.get_rank()] = self.sums
+            mine = torch.zeros(dist.get_world_size(), len(names), dtype=torch.float64)
+            mine[dist.get_rank()] = rows[0]
             rows = sum_over_workers(mine)
-        return {"names": self.names, "rows": rows.tolist(), "count": self.count}
+        counts = [self.counts[name] for name in names]
+        return {"names": names, "rows": rows.tolist(), "counts": counts}
 
     def load(self, state: dict, rank: int, world_size: int) -> None:
         """This worker's row; with another number of workers, the mean of all rows."""
         rows = torch.tensor(state["rows"], dtype=torch.float64)
-        self.names, self.count = list(state["names"]), state["count"]
-        self.sums = rows[rank].clone() if len(rows) == world_size else rows.mean(0)
+        row = rows[rank] if len(rows) == world_size else rows.mean(0)
+        self.sums = dict(zip(state["names"], row.unbind(), strict=True))
+        self.counts = dict(zip(state["names"], state["counts"], strict=True))
+
+    def _stacked(self, names: list[str]) -> Tensor:
+        if not names:
+            return torch.zeros(0, dtype=torch.float64)
+        return torch.stack([self.sums[name] for name in names])
 
 
 def sum_over_workers(values: Tensor) -> Tensor:

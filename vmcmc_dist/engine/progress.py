@@ -143,7 +143,7 @@ def figures(record: dict[str, Any], config: Config) -> str:
     parts = [
         f"{record['images']:,} images",
         f"{speed:,.0f} img/s",
-        f"gap {record['gap']:+.3g}",
+        f"gap {record['gap']:+.3g}" if "gap" in record else f"ELBO {-record['vae_loss']:.3g}",
         record["regime"] if record["regime"] == BALANCED else f"[yellow]{record['regime']}[/]",
         f"ETA {duration(left)}",
     ]

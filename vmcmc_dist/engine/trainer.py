@@ -85,7 +85,7 @@ class Trainer:
                 self.sample()
             if self._due(self.config.train.checkpoint_images):
                 self.save()
-        if self.meter.count and not self.interrupted:
+        if self.meter and not self.interrupted:
             last = self.log()
         if not self.interrupted and not self._due(self.config.train.sample_images):
             self.sample()
@@ -132,7 +132,7 @@ class Trainer:
             "images": self.images,
             "iteration": self.iteration,
             **means,
-            **ratios(means),
+            **(ratios(means) if "gap" in means else {}),
             "regime": regime(means, self.config.guard),
             "energy_lr": self.energy.optimizer.param_groups[0]["lr"],
             "vae_lr": self.vae.optimizer.param_groups[0]["lr"],

@@ -36,6 +36,9 @@ class VAEObjective:
     data_weight: float = setting(
         0.0, "weight of the ELBO of real data (dual-MCMC teaching); 0 = the paper", ge=0
     )
+    head_start_images: float = setting(
+        0.0, "until then only the VAE learns, from data, without chains", unit="images", ge=0
+    )
     same_z_weight: float = setting(
         0.0, "weight of |x̃ − g(z)|²/2σ² at the z that proposed x̃ (CoopNets)", ge=0
     )

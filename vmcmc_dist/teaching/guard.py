@@ -23,6 +23,7 @@ BALANCED = "balanced"
 RUNAWAY = "energy runs away"
 COLLAPSED = "samples collapse"
 FLAT = "flat energy"
+HEAD_START = "head start"
 
 
 def ratios(record: Mapping[str, float]) -> dict[str, float]:
@@ -34,7 +35,9 @@ def ratios(record: Mapping[str, float]) -> dict[str, float]:
 
 
 def regime(record: Mapping[str, float], config: GuardConfig) -> str:
-    """One of "balanced", "energy runs away", "samples collapse", "flat energy"."""
+    """One of "balanced", "energy runs away", "samples collapse", "flat energy", "head start"."""
+    if "gap" not in record:
+        return HEAD_START
     figures = ratios(record)
     if figures["spread_ratio"] < config.spread:
         return COLLAPSED
@@ -69,7 +72,8 @@ class Guard:
     def observe(self, record: Mapping[str, float], images: int) -> None:
         """Count one interval; raise :class:`DivergenceError` when patience is spent."""
         now = regime(record, self.config)
-        if now == BALANCED or images < self.config.warmup_images or self.config.action == "off":
+        calm = now in (BALANCED, HEAD_START)
+        if calm or images < self.config.warmup_images or self.config.action == "off":
             self.bad = 0
             return
         self.bad += 1

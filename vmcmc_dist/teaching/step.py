@@ -16,7 +16,7 @@ The nets are :class:`~vmcmc_dist.teaching.learner.Learner`; any two modules will
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -90,6 +90,8 @@ def teach(x: Tensor, energy: Learner, vae: Learner, plan: TeachingPlan, noise: N
     """
     batches = x.chunk(plan.accumulation)
     chunks = range(plan.accumulation)
+    if noise.images < plan.vae.head_start_images:
+        return head_start(batches, vae, plan, noise)
     refined: list[Refined] = []
     failure = None
     try:
@@ -110,6 +112,29 @@ def teach(x: Tensor, energy: Learner, vae: Learner, plan: TeachingPlan, noise: N
     if vae_norm is not None:
         record["vae_grad_norm"] = vae_norm
     return record
+
+
+def head_start(
+    batches: Sequence[Tensor], vae: Learner, plan: TeachingPlan, noise: NoisePlan
+) -> Record:
+    """An iteration before teaching begins: the VAE's ELBO of the data, and nothing else."""
+    plan.agree(None)
+    records = []
+    for chunk, x in enumerate(batches):
+        eps = noise("posterior of data", chunk, len(x)).normal((len(x), plan.latent_dim))
+        out = vae(x, eps, None)
+        elbo = negative_elbo(x, out.recon, out.mu, out.logvar, plan.vae.sigma)
+        loss = vae_loss(elbo, plan.vae)
+        vae.backward(loss)
+        records.append(
+            {
+                "reconstruction_data": elbo.reconstruction.detach(),
+                "kl_data": elbo.kl.detach(),
+                "vae_loss": loss.detach(),
+            }
+        )
+    vae.step()
+    return _mean(records, batches[0].device)
 
 
 def propose_and_revise(
