@@ -99,7 +99,7 @@ def load_config(path: str | Path | None, overrides: Sequence[str] = ()) -> Confi
     for origin, layer in [*_file_layers(path, command_line), ("command line", command_line)]:
         for key in layer:
             if OmegaConf.is_config(schema.get(key)) and not OmegaConf.is_config(layer[key]):
-                raise ConfigError(f"{origin}: {key} is a group of settings; set {key}.KEY")
+                raise ConfigError(f"{origin}: {key!s} is a group of settings; set {key!s}.KEY")
         try:
             merged = cast(DictConfig, OmegaConf.merge(merged, layer))
         except OmegaConfBaseException as error:

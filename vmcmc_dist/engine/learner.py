@@ -211,7 +211,7 @@ class DeepSpeedLearner:
         if not last:
             self.optimizer._lazy_init_hp_params_optimizer_state()  # a parameter's view of them
 
-    def _set_moment(self, parameter: nn.Parameter, moment: str, value: Tensor) -> None:
+    def _set_moment(self, parameter: Any, moment: str, value: Tensor) -> None:
         if self.config.zero_stage < 3:
             safe_set_full_optimizer_state(parameter, value, moment)
             return
