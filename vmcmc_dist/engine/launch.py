@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.distributed as dist
@@ -24,8 +24,13 @@ from vmcmc_dist.engine.ray_launch import RayRun
 from vmcmc_dist.engine.resources import check_shape, cpu_count, resolve
 from vmcmc_dist.engine.run_folder import RunFolder, describe_environment
 from vmcmc_dist.engine.terminal import Terminal
-from vmcmc_dist.engine.worker import WorkerContext, join_alone, train_worker
 from vmcmc_dist.errors import CheckpointError
+
+if TYPE_CHECKING:
+    from vmcmc_dist.engine.worker import WorkerContext
+
+# The worker's module is imported where it runs, with its output on the log: DeepSpeed talks as
+# it is imported, and under Ray this process needs it not at all.
 
 
 @dataclass
@@ -138,6 +143,8 @@ def write_down(config: Config, folder: RunFolder, started: float) -> None:
 
 def _run_here(config: Config, manifest: Manifest) -> dict[str, float]:
     """The worker in this process: alone, or as torchrun's first."""
+    from vmcmc_dist.engine.worker import WorkerContext, join_alone, train_worker
+
     if config.launcher == "torchrun":
         return train_worker(to_dict(config), manifest, _join_torchrun(config), _threads(config))
     join_alone()
@@ -150,6 +157,8 @@ def _threads(config: Config) -> int:
 
 
 def _join_torchrun(config: Config) -> WorkerContext:
+    from vmcmc_dist.engine.worker import WorkerContext
+
     gpu = config.resources.device == "cuda"
     if not dist.is_initialized():
         dist.init_process_group("cpu:gloo,cuda:nccl" if gpu else "gloo")
@@ -160,8 +169,11 @@ def _join_torchrun(config: Config) -> WorkerContext:
 
 def _follow_torchrun(config: Config, folder: RunFolder) -> Outcome:
     """A worker other than the first, under torchrun: waits for the data, then trains."""
-    context = _join_torchrun(config)
-    with _ignored_signals():
+    folder.create()
+    with _ignored_signals(), Terminal(folder.log):
+        from vmcmc_dist.engine.worker import train_worker
+
+        context = _join_torchrun(config)
         manifest = prepare_data(config, lambda *_, **__: None)
         figures = train_worker(to_dict(config), manifest, context, _threads(config))
     return Outcome(folder, figures, interrupted=False)

@@ -7,14 +7,16 @@ import os
 import queue
 import threading
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from vmcmc_dist.config import Config, to_dict
 from vmcmc_dist.data.manifest import Manifest
 from vmcmc_dist.engine.resources import cpu_count
 from vmcmc_dist.engine.run_folder import RunFolder
-from vmcmc_dist.engine.worker import WorkerContext, train_worker
 from vmcmc_dist.errors import ResourceError, UserError
+
+if TYPE_CHECKING:
+    from vmcmc_dist.engine.worker import WorkerContext
 
 QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -24,8 +26,8 @@ QUIET = {
 }
 
 
-Body = Callable[[dict[str, Any], Manifest, WorkerContext, int], dict[str, float]]
-"""What runs in each worker: :func:`train_worker`, or a benchmark in its place."""
+Body = Callable[[dict[str, Any], Manifest, "WorkerContext", int], dict[str, float]]
+"""What runs in each worker: by default ``train_worker``, or a benchmark in its place."""
 
 
 def start_ray(config: Config) -> None:
@@ -72,7 +74,7 @@ def check_cluster(config: Config, resources: dict[str, float]) -> None:
             )
 
 
-def launch(config: Config, manifest: Manifest, body: Body = train_worker) -> dict[str, Any]:
+def launch(config: Config, manifest: Manifest, body: Body | None = None) -> dict[str, Any]:
     """Run the workers to their end; returns the first worker's result.
 
     Call it off the main thread: Ray would take over Ctrl-C otherwise.
@@ -131,11 +133,14 @@ def ray_worker(settings: dict[str, Any]) -> dict[str, float]:
     import ray.train
     from ray.train.torch import get_device
 
+    from vmcmc_dist.engine.worker import WorkerContext, train_worker
+
     context = ray.train.get_context()
     config = settings["config"]
     worker = WorkerContext(context.get_world_rank(), context.get_world_size(), get_device())
     threads = config["resources"]["threads"] or settings["share"]
-    return settings["body"](config, settings["manifest"], worker, threads)
+    body = settings["body"] or train_worker
+    return body(config, settings["manifest"], worker, threads)
 
 
 def _cause(failures: dict[int, Exception], folder: RunFolder) -> UserError:
@@ -167,7 +172,7 @@ class RayRun:
     and not the main thread, since Ray would take over Ctrl-C there.
     """
 
-    def __init__(self, config: Config, body: Body = train_worker):
+    def __init__(self, config: Config, body: Body | None = None):
         self._config, self._body_of_worker = config, body
         self._data: queue.Queue[Manifest | None] = queue.Queue()
         self._result: dict[str, Any] | None = None
