@@ -181,7 +181,14 @@ def test_means_over_iterations_then_empty() -> None:
     for value in (1.0, 2.0, 6.0):
         meter.add({"gap": torch.tensor(value), "kl": torch.tensor(10 * value)})
     assert meter.means() == {"gap": 3.0, "kl": 30.0}
-    assert meter.count == 0 and meter.means() == {}
+    assert not meter and meter.means() == {}
+
+
+def test_a_figure_that_came_later_is_divided_by_its_own_count() -> None:
+    meter = Meter()
+    meter.add({"kl": torch.tensor(1.0)})
+    meter.add({"kl": torch.tensor(3.0), "gap": torch.tensor(5.0)})
+    assert meter.means() == {"gap": 5.0, "kl": 2.0}
 
 
 def test_an_open_interval_survives_a_checkpoint_to_the_last_bit() -> None:
@@ -206,9 +213,9 @@ def test_an_empty_interval_survives_too() -> None:
 
 def test_rows_of_two_workers_on_one_keep_the_mean() -> None:
     meter = Meter()
-    meter.load({"names": ["gap"], "rows": [[2.0], [4.0]], "count": 2}, rank=0, world_size=1)
+    meter.load({"names": ["gap"], "rows": [[2.0], [4.0]], "counts": [2]}, rank=0, world_size=1)
     assert meter.means() == {"gap": 1.5}
-    meter.load({"names": ["gap"], "rows": [[2.0], [4.0]], "count": 2}, rank=1, world_size=2)
+    meter.load({"names": ["gap"], "rows": [[2.0], [4.0]], "counts": [2]}, rank=1, world_size=2)
     assert meter.means() == {"gap": 2.0}
 
 

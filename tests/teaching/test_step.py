@@ -15,7 +15,8 @@ from vmcmc_dist.langevin.chain import run_chain
 from vmcmc_dist.langevin.config import LangevinConfig
 from vmcmc_dist.models.mlp import MLPEnergy, mlp_vae
 from vmcmc_dist.models.vae import VAE, VAEOutput
-from vmcmc_dist.teaching.config import EnergyObjective, VAEObjective
+from vmcmc_dist.teaching.config import EnergyObjective, GuardConfig, VAEObjective
+from vmcmc_dist.teaching.guard import Guard
 from vmcmc_dist.teaching.learner import TorchLearner
 from vmcmc_dist.teaching.noise_plan import NoisePlan
 from vmcmc_dist.teaching.step import TeachingPlan, noise_level, teach
@@ -165,6 +166,32 @@ def test_micro_batches_give_the_update_of_the_whole_batch(chunks: int) -> None:
     torch.testing.assert_close(parts[1], whole[1], rtol=1e-4, atol=1e-5)
     for name in ("gap", "kl", "energy_loss", "vae_loss", "displacement", "mean"):
         assert float(parts[2][name]) == pytest.approx(float(whole[2][name]), rel=1e-4), name
+
+
+@pytest.mark.parametrize("chunks", [1, 2])
+def test_a_head_start_is_the_elbo_of_the_data_alone(chunks: int) -> None:
+    lever = VAEObjective(sigma=0.5, kl_weight=0.5, head_start_images=601)
+    alone = VAEObjective(sigma=0.5, kl_weight=0.5, data_weight=1.0, refined_weight=0.0)
+    energy, vae, record = taught(plan(vae=lever, accumulation=chunks))
+    assert not any(gradient.any() for gradient in energy)
+    _, expected = by_hand(EnergyObjective(), alone, 0.0)
+    torch.testing.assert_close(vae, expected, rtol=1e-4, atol=1e-5)
+    assert "gap" not in record and "vae_loss" in record
+
+
+def test_after_the_head_start_both_learn() -> None:
+    energy, _, record = taught(plan(vae=VAEObjective(sigma=0.5, head_start_images=600)))
+    assert any(gradient.any() for gradient in energy) and "gap" in record
+
+
+def test_data_that_are_not_finite_end_the_run() -> None:
+    (u, g), x = nets(), data()
+    x[3, 1] = float("nan")
+    record = teach(x, *learners(u, g), plan(), NOISE)
+    with pytest.raises(DivergenceError, match="not finite after 7 images: .*energy_data"):
+        Guard(GuardConfig()).check_finite({k: float(v) for k, v in record.items()}, 7)
+    with pytest.raises(DivergenceError, match="Langevin chain: the energy was not finite"):
+        teach(data(), *learners(u, g), plan(), NOISE)
 
 
 def test_the_record_is_what_it_says() -> None:

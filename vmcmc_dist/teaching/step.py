@@ -121,8 +121,8 @@ def head_start(
     plan.agree(None)
     records = []
     for chunk, x in enumerate(batches):
-        eps = noise("posterior of data", chunk, len(x)).normal((len(x), plan.latent_dim))
-        out = vae(x, eps, None)
+        eps = noise("posterior of data", chunk, len(x), plan.accumulation)
+        out = vae(x, eps.normal((len(x), plan.latent_dim)), None)
         elbo = negative_elbo(x, out.recon, out.mu, out.logvar, plan.vae.sigma)
         loss = vae_loss(elbo, plan.vae)
         vae.backward(loss)
