@@ -12,7 +12,7 @@ import threading
 import time
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, BinaryIO
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
@@ -32,8 +32,10 @@ class TrainingProgress:
 
     def __init__(self, console: Console, config: Config, metrics: Path):
         self.console, self.config, self.metrics = console, config, metrics
-        self.offset = metrics.stat().st_size if metrics.exists() else 0
-        self._file = _identity(metrics)
+        self._file: BinaryIO | None = None  # kept open, so that its inode cannot come back
+        if metrics.exists():
+            self._file = metrics.open("rb")
+            self._file.seek(0, os.SEEK_END)
         earlier = complete_lines(metrics) if metrics.exists() else []
         self._told = {rollback_text(r) for r in earlier if r["kind"] == "rollback"}
         self._stop = threading.Event()
@@ -72,12 +74,18 @@ class TrainingProgress:
         self._stop.set()
         self._thread.join()
         self._read(final=True)
+        self._close()
         if self._bar:
             self._bar.stop()
 
     def say(self, text: str) -> None:
         """A line above the bar."""
         self.console.print(text)
+
+    def _close(self) -> None:
+        if self._file is not None:
+            self._file.close()
+            self._file = None
 
     def _say_once(self, text: str) -> None:
         if text not in self._told:
@@ -91,13 +99,15 @@ class TrainingProgress:
     def _read(self, final: bool = False) -> None:
         if not self.metrics.exists():
             return
-        with self.metrics.open("rb") as file:
-            if os.fstat(file.fileno()).st_ino != self._file:  # records were dropped: a new file
-                self._file, self.offset = os.fstat(file.fileno()).st_ino, 0
-            file.seek(self.offset)
-            text = file.read()
+        if self._file is None or not os.path.samestat(
+            os.fstat(self._file.fileno()), self.metrics.stat()
+        ):  # records were dropped: a new file
+            self._close()
+            self._file = self.metrics.open("rb")
+        start = self._file.tell()
+        text = self._file.read()
         text = text[: text.rfind(b"\n") + 1]
-        self.offset += len(text)
+        self._file.seek(start + len(text))
         records = [json.loads(line) for line in text.splitlines()]
         for record in records:
             if record["kind"] == "rollback":
@@ -122,10 +132,6 @@ def rollback_text(record: dict[str, Any]) -> str:
         f"rolled back from {record['from_images']:,} to {record['images']:,} images, "
         f"learning rates × {record['lr_scale']:g}: {record['reason']}"
     )
-
-
-def _identity(path: Path) -> int:
-    return path.stat().st_ino if path.exists() else 0
 
 
 def time_share(record: dict[str, Any], config: Config) -> float:
