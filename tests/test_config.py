@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import typing
 from pathlib import Path
+from typing import Any
 
 import pytest
 from omegaconf import OmegaConf
@@ -33,6 +35,18 @@ def presets(path: Path) -> list[str]:
 
 
 EVERY = [(path, preset) for path in CONFIGS for preset in presets(path)]
+
+
+def typing_of_keys() -> list[tuple[str, Any]]:
+    """(dotted key, type) of every leaf."""
+    found = []
+    for section in ("", *(f.name for f in dataclasses.fields(Config))):
+        node = getattr(Config(), section) if section else Config()
+        if dataclasses.is_dataclass(node):
+            kinds = typing.get_type_hints(type(node))
+            prefix = f"{section}." if section else ""
+            found += [(prefix + name, kind) for name, kind in kinds.items()]
+    return found
 
 
 @pytest.fixture
@@ -129,6 +143,21 @@ def test_bad_file_is_named(tmp_path: Path, text: str, said: str | None) -> None:
     with pytest.raises(ConfigError) as caught:
         load_config(path)
     assert said in str(caught.value) and "bad.yaml" in str(caught.value)
+
+
+LITERALS = [
+    (key, option)
+    for key, value in typing_of_keys()
+    for option in typing.get_args(value)
+    if typing.get_origin(value) is typing.Literal
+]
+
+
+@pytest.mark.parametrize(("key", "option"), LITERALS)
+def test_every_option_can_be_written_as_it_is(key: str, option: str) -> None:
+    """YAML takes a bare on, off, yes or no for a boolean."""
+    layer = OmegaConf.from_dotlist([f"{key}={option}"])
+    assert OmegaConf.select(layer, key) == option
 
 
 def test_bytes_that_are_no_text(tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ from vmcmc_dist.teaching.config import EnergyObjective, VAEObjective
 from vmcmc_dist.teaching.noise_plan import NoisePlan
 from vmcmc_dist.teaching.step import TeachingPlan, teach
 
-NAMES = ("energy_loss", "vae_loss", "gap", "kl", "displacement", "grad_rms")
+NAMES = ("energy_loss", "vae_loss", "gap", "kl", "displacement")
 PROBLEMS = {
     # odd widths: no tensor divides by the number of workers
     "vectors": ((2,), {"net": "mlp", "width": 15, "depth": 2}, 32, 20),

@@ -92,8 +92,8 @@ def test_each_regime_comes_with_its_advice(changes: dict[str, float], advice: st
         guard.observe(record(**changes), 7)
 
 
-def test_off_counts_nothing_but_still_looks_for_nan() -> None:
-    guard = Guard(GuardConfig(action="off", patience=1, warmup_images=0))
+def test_none_counts_nothing_but_still_looks_for_nan() -> None:
+    guard = Guard(GuardConfig(action="none", patience=1, warmup_images=0))
     guard.observe(record(gap=1e9), 10**6)
     with pytest.raises(DivergenceError, match="not finite after 1,000,000 images: gap"):
         guard.check_finite(record(gap=float("nan")), 10**6)

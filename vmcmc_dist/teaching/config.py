@@ -51,10 +51,10 @@ class VAEObjective:
 class GuardConfig:
     """When a run counts as diverged or collapsed, and what is done then."""
 
-    action: Literal["rollback", "stop", "off"] = setting(
+    action: Literal["rollback", "stop", "none"] = setting(
         "rollback",
         "rollback: last good checkpoint, new noise, lower learning rates; stop: save nothing, "
-        "end with a message; off: only values that are not finite stop the run",
+        "end with a message; none: only values that are not finite stop the run",
     )
     gap_ratio: float = setting(
         10.0, "limit of |U(x̃)−U(x_data)| over (what a chain moves U + std of U on data)", gt=0

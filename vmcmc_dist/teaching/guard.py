@@ -73,7 +73,7 @@ class Guard:
         """Count one interval; raise :class:`DivergenceError` when patience is spent."""
         now = regime(record, self.config)
         calm = now in (BALANCED, HEAD_START)
-        if calm or images < self.config.warmup_images or self.config.action == "off":
+        if calm or images < self.config.warmup_images or self.config.action == "none":
             self.bad = 0
             return
         self.bad += 1
