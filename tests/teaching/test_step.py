@@ -92,7 +92,7 @@ def by_hand(energy: EnergyObjective, vae: VAEObjective, std: float) -> tuple[lis
         return (fit + vae.kl_weight * kl_divergence(q, Normal(0.0, 1.0)).sum(1)).mean()
 
     eps = NOISE("posterior", 0, CHAINS).normal((CHAINS, Z))
-    eps_data = NOISE("posterior of data", 0, BATCH).normal((BATCH, Z))
+    eps_data = NOISE("posterior_data", 0, BATCH).normal((BATCH, Z))
     vae_loss = vae.refined_weight * negative_elbo(x_tilde, eps)
     vae_loss = vae_loss + vae.data_weight * negative_elbo(x, eps_data)
     same = ((x_tilde - g.decode(z)) ** 2).sum(1).mean() / (2 * vae.sigma**2)

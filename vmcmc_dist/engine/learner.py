@@ -75,6 +75,9 @@ class DeepSpeedLearner:
         self.config, self.accumulation = optimizer, accumulation
         self.names = [name for name, _ in module.named_parameters()]
         module = module.to(device)
+        # bf16 and fp16 convolutions are fastest so. Only the inputs are laid out like this and the
+        # activations follow: DeepSpeed broadcasts weights as they lie, and refuses any other way.
+        self._channels_last = precision != "fp32"
         part = module.get_submodule(sampled)
         self._prefix = f"{sampled}." if sampled else ""
         self.copy: SamplerCopy | None = None
@@ -102,6 +105,13 @@ class DeepSpeedLearner:
         self.refresh()
 
     def __call__(self, *inputs: Tensor | None) -> Any:
+        if self._channels_last:
+            inputs = tuple(
+                x.contiguous(memory_format=torch.channels_last)
+                if x is not None and x.ndim == 4
+                else x
+                for x in inputs
+            )
         return self.engine(*inputs)
 
     def backward(self, loss: Tensor) -> None:

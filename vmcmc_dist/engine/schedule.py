@@ -18,6 +18,6 @@ def learning_rate(config: OptimizerConfig, images: int, total: int) -> float:
     if config.schedule == "exponential":
         lr *= config.decay ** (images / config.decay_images)
     elif config.schedule == "cosine":
-        progress = min(1.0, images / total)
+        progress = min(1.0, images / max(total, 1))
         lr *= config.decay + (1 - config.decay) * 0.5 * (1 + math.cos(math.pi * progress))
     return lr

@@ -98,9 +98,12 @@ class Trainer:
         x = self._next_batch()
         self.data_seconds += time.monotonic() - waiting
         torch.manual_seed(stream_seed(self.seed, "dropout", self.context.rank, self.images))
-        for learner, name in ((self.energy, "energy"), (self.vae, "vae")):
-            settings = getattr(self.config, name)
-            rate = learning_rate(settings, self.images, train.images)
+        head_start = int(self.config.vae.head_start_images)  # the energy's clock starts after it
+        for learner, settings, begin in (
+            (self.energy, self.config.energy, head_start),
+            (self.vae, self.config.vae, 0),
+        ):
+            rate = learning_rate(settings, max(0, self.images - begin), train.images - begin)
             learner.set_lr(rate * self.restart.lr_scale)
         noise = NoisePlan(
             self.seed,

@@ -121,7 +121,7 @@ def head_start(
     plan.agree(None)
     records = []
     for chunk, x in enumerate(batches):
-        eps = noise("posterior of data", chunk, len(x), plan.accumulation)
+        eps = noise("posterior_data", chunk, len(x), plan.accumulation)
         out = vae(x, eps.normal((len(x), plan.latent_dim)), None)
         elbo = negative_elbo(x, out.recon, out.mu, out.logvar, plan.vae.sigma)
         loss = vae_loss(elbo, plan.vae)
@@ -181,33 +181,39 @@ def learn_vae(
     w_r·(−ELBO(x̃)) + w_d·(−ELBO(x_data)) + w_z·|x̃ − g(z)|²/2σ² + w_q·(−log q(z|x̃)),
     with w_r = 1 and the rest 0 in the paper.
     """
-    objective, n, chunks = plan.vae, len(refined.x), plan.accumulation
-    learns_data = objective.data_weight > 0
-    inputs = torch.cat([refined.x, x]) if learns_data else refined.x
-    eps = noise("posterior", chunk, n, chunks).normal((n, plan.latent_dim))
-    if learns_data:
-        eps_data = noise("posterior of data", chunk, len(x), chunks)
-        eps = torch.cat([eps, eps_data.normal((len(x), plan.latent_dim))])
-    out = vae(inputs, eps, refined.z if objective.same_z_weight else None)
+    objective, chunks = plan.vae, plan.accumulation
+    weights = {  # what is encoded; nothing that has no weight costs anything
+        "": (refined.x, objective.refined_weight, objective.z_regression_weight),
+        "_data": (x, objective.data_weight, 0.0),
+    }
+    encoded = {name: rows for name, (rows, *weight) in weights.items() if any(weight)}
+    eps = [
+        noise(f"posterior{name}", chunk, len(rows), chunks).normal((len(rows), plan.latent_dim))
+        for name, rows in encoded.items()
+    ]
+    out = vae(
+        torch.cat(list(encoded.values())),
+        torch.cat(eps),
+        refined.z if objective.same_z_weight else None,
+    )
+    sizes = [len(rows) for rows in encoded.values()]
+    parts = zip(out.recon.split(sizes), out.mu.split(sizes), out.logvar.split(sizes), strict=True)
 
-    elbo = negative_elbo(refined.x, out.recon[:n], out.mu[:n], out.logvar[:n], objective.sigma)
-    record = {"reconstruction": elbo.reconstruction.detach(), "kl": elbo.kl.detach()}
-    loss = objective.refined_weight * vae_loss(elbo, objective)
-    if learns_data:
-        elbo = negative_elbo(x, out.recon[n:], out.mu[n:], out.logvar[n:], objective.sigma)
-        loss = loss + objective.data_weight * vae_loss(elbo, objective)
-        record |= {
-            "reconstruction_data": elbo.reconstruction.detach(),
-            "kl_data": elbo.kl.detach(),
-        }
+    loss, record = torch.zeros((), device=x.device), {}
+    for (name, rows), (recon, mu, logvar) in zip(encoded.items(), parts, strict=True):
+        elbo = negative_elbo(rows, recon, mu, logvar, objective.sigma)
+        loss = loss + weights[name][1] * vae_loss(elbo, objective)
+        record[f"reconstruction{name}"] = elbo.reconstruction.detach()
+        record[f"kl{name}"] = elbo.kl.detach()
+        if weights[name][2]:
+            nll = gaussian_nll(refined.z, mu, logvar)
+            loss = loss + weights[name][2] * nll
+            record["z_regression"] = nll.detach()
     if objective.same_z_weight:
         fit = (refined.x - out.decoded.float()).square().flatten(1).sum(1).mean()
-        loss = loss + objective.same_z_weight * fit / (2 * objective.sigma**2)
-        record["same_z"] = fit.detach() / (2 * objective.sigma**2)
-    if objective.z_regression_weight:
-        nll = gaussian_nll(refined.z, out.mu[:n], out.logvar[:n])
-        loss = loss + objective.z_regression_weight * nll
-        record["z_regression"] = nll.detach()
+        fit = fit / (2 * objective.sigma**2)
+        loss = loss + objective.same_z_weight * fit
+        record["same_z"] = fit.detach()
     vae.backward(loss)
     return record | {"vae_loss": loss.detach()}
 
