@@ -92,3 +92,16 @@ def test_a_bf16_copy_gives_the_same_energy_and_pictures():
     torch.testing.assert_close(SamplerCopy(energy, torch.bfloat16)(x), u, atol=0.3 * scale, rtol=0)
     copy = SamplerCopy(vae, torch.bfloat16).decode(z)
     torch.testing.assert_close(copy, picture, atol=0.05, rtol=0)
+
+
+def test_the_energy_cannot_be_lowered_by_dots_of_two_pixels():
+    torch.manual_seed(0)
+    energy = ModernEnergy((1, 28, 28), 8, 1)
+    x = torch.zeros(3, 1, 28, 28, requires_grad=True)
+    (gradient,) = torch.autograd.grad(energy(x + torch.rand_like(x)).sum(), x)
+    sign = torch.ones(28)
+    sign[1::2] = -1
+    inner = gradient[..., 2:-2, 2:-2]
+    for pattern in (sign.expand(28, 28), sign[:, None].expand(28, 28), sign[:, None] * sign):
+        share = (inner * pattern[2:-2, 2:-2]).sum((1, 2, 3)).abs() / inner.abs().sum((1, 2, 3))
+        assert share.max() < 0.05

@@ -1,7 +1,7 @@
 """The ``modern`` nets: residual, SiLU, average pooling; no batch norm, so no sample sees another.
 
-One pixel-unshuffle takes the image to half its size at once (a full-resolution stage costs most and
-gives least), then each stage halves it down to 7 or 4 pixels. Channels: width · min(2^stage, 4).
+Pixels are unshuffled to half the sides at once (a full-resolution stage costs most and gives
+least), then each stage halves the sides down to 7 or 4. Channels: width · min(2^stage, 4).
 """
 
 from __future__ import annotations
@@ -23,6 +23,26 @@ def stages(size: int, width: int) -> list[tuple[int, int]]:
     while sides[-1] > SMALLEST:
         sides.append(sides[-1] // 2)
     return [(side, width * min(2**k, 4)) for k, side in enumerate(sides)]
+
+
+class Blur(nn.Module):
+    """The fixed filter [1 2 1]ᵀ[1 2 1]/16 on each channel: x [B, C, H, W], same shape.
+
+    It removes what alternates from pixel to pixel, which an unshuffled stem would see by phase:
+    without it a chain writes dots of that period into its samples. Source: arXiv:1904.11486.
+    """
+
+    kernel: Tensor
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        line = torch.tensor([1.0, 2.0, 1.0]) / 4
+        kernel = (line[:, None] * line).expand(channels, 1, 3, 3)
+        self.register_buffer("kernel", kernel.contiguous(), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.pad(x, (1, 1, 1, 1), mode="replicate")
+        return F.conv2d(x, self.kernel.to(x.dtype), groups=x.shape[1])
 
 
 class ChannelNorm(nn.Module):
@@ -78,16 +98,21 @@ class ResidualBlock(nn.Module):
 def pyramid(
     shape: tuple[int, ...], width: int, depth: int, norm: bool = False, spectral_norm: bool = False
 ) -> nn.Sequential:
-    """Image [B, C, H, H] → features [B, C', h, h] with h = 7 or 4: the trunk of both nets."""
+    """Image [B, C, H, H] → features [B, C', h, h] with h = 7 or 4: the trunk of both nets.
+
+    ``depth`` blocks in each stage; where a stage is entered by halving, its first block does that.
+    The stem counts as the first block of the first stage.
+    """
     conv = SpectralConv2d if spectral_norm else nn.Conv2d
     sides = stages(shape[1], width)
     layers = [nn.PixelUnshuffle(2), conv(4 * shape[0], width, 3, padding=1)]
     channels = width
     for k, (_, out) in enumerate(sides):
-        for i in range(depth):
+        for i in range(depth if k else depth - 1):
             down = "down" if k and not i else None
             layers.append(ResidualBlock(channels, out, down, norm, spectral_norm))
             channels = out
+    layers.append(ResidualBlock(channels, channels, None, norm, spectral_norm))
     layers += [ChannelNorm(channels) if norm else nn.Identity(), nn.SiLU()]
     return nn.Sequential(*layers)
 
@@ -99,12 +124,13 @@ class ModernEnergy(nn.Module):
         self, shape: tuple[int, ...], width: int, depth: int, *, spectral_norm: bool = False
     ) -> None:
         super().__init__()
+        self.blur = Blur(shape[0])
         self.features = pyramid(shape, width, depth, spectral_norm=spectral_norm)
         side, channels = stages(shape[1], width)[-1]
         self.head = EnergyHead(channels, side, side)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.head(self.features(x))
+        return self.head(self.features(self.blur(x)))
 
 
 class Encoder(nn.Module):
@@ -124,34 +150,41 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """z [B, d] → x̂ [B, C, H, H] in [−1, 1], float32: the trunk turned round, a tanh at its end."""
+    """z [B, d] → x̂ [B, C, H, H] in [−1, 1], float32: the trunk turned round.
+
+    The last two layers stand at full resolution with few channels, and the very last pads by
+    repeating the border, so that neither dots nor frames show.
+    """
 
     def __init__(self, shape: tuple[int, ...], width: int, depth: int, latent_dim: int) -> None:
         super().__init__()
         sides = stages(shape[1], width)[::-1]
-        self.side, self.channels = sides[0]
-        self.project = nn.Linear(latent_dim, self.channels * self.side**2)
+        self.side, channels = sides[0]
+        self.project = nn.Linear(latent_dim, channels * self.side**2)
         blocks: list[nn.Module] = []
-        channels = self.channels
         for k, (_, out) in enumerate(sides):
-            for i in range(depth):
+            for i in range(depth if k else depth - 1):
                 up = "up" if k and not i else None
                 blocks.append(ResidualBlock(channels, out, up, norm=True))
                 channels = out
         self.blocks = nn.Sequential(*blocks, ChannelNorm(channels), nn.SiLU())
+        fine = max(8, width // 8)
         self.image = nn.Sequential(
-            nn.Conv2d(channels, 4 * shape[0], 3, padding=1), nn.PixelShuffle(2)
+            nn.Conv2d(channels, 4 * fine, 3, padding=1),
+            nn.PixelShuffle(2),
+            nn.SiLU(),
+            nn.Conv2d(fine, shape[0], 3, padding=1, padding_mode="replicate"),
         )
 
     def forward(self, z: Tensor) -> Tensor:
-        h = self.project(z).unflatten(1, (self.side, self.side, self.channels))
-        return torch.tanh(self.image(self.blocks(h.permute(0, 3, 1, 2))).float())
+        h = self.project(z).unflatten(1, (self.side, self.side, -1)).permute(0, 3, 1, 2)
+        return torch.tanh(self.image(self.blocks(h)).float())
 
 
 class ModernVAE(VAE):
-    """The residual VAE: ``depth`` blocks in each stage of encoder and decoder, channel norm.
+    """The residual VAE, with channel norm: x [B, C, H, H] in [−1, 1], z [B, d].
 
-    x: [B, C, H, H] in [−1, 1], z: [B, d].
+    ``width`` is the decoder's; the encoder, which has the easier part, takes half of it.
     """
 
     def __init__(
@@ -162,5 +195,5 @@ class ModernVAE(VAE):
         latent_dim: int,
         dropout: float = 0.0,
     ) -> None:
-        encoder = Encoder(shape, width, depth, latent_dim, dropout)
+        encoder = Encoder(shape, max(1, width // 2), depth, latent_dim, dropout)
         super().__init__(encoder, Decoder(shape, width, depth, latent_dim), latent_dim)
