@@ -6,6 +6,7 @@ import logging
 import os
 import queue
 import threading
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
@@ -172,54 +173,69 @@ def _autoscales() -> bool:
 
 
 def end_leftovers() -> None:
-    """End what Ray Train left running on our own Ray; its shutdown would wait 15 s for them."""
+    """End what Ray Train left running on our own Ray; its shutdown would wait 15 s for them.
+
+    Not Ray's agents: a node ends with its agents, and then, with status 1, the process that
+    started it.
+    """
     for process in psutil.Process().children(recursive=True):
         with suppress(psutil.NoSuchProcess):
-            if process.name().startswith("ray::"):
+            name = process.name()
+            if name.startswith("ray::") and not name.endswith("Agent"):
                 process.kill()
 
 
 class RayRun:
     """Ray in a thread of its own: it starts at once, and launches when the data is there.
 
-    One thread for both, since the kernel ends Ray's processes with the thread that started them;
-    and not the main thread, since Ray would take over Ctrl-C there.
+    One thread for all of Ray, since the kernel ends Ray's processes with the thread that started
+    them (and Ray then ends this one); and not the main thread, since Ray would take over Ctrl-C.
     """
 
     def __init__(self, config: Config, body: Body | None = None):
         self._config, self._body_of_worker = config, body
+        self._own = not config.resources.address
         self._data: queue.Queue[Manifest | None] = queue.Queue()
         self._result: dict[str, Any] | None = None
         self._error: BaseException | None = None
+        self._launched, self._done, self._closing = (threading.Event() for _ in range(3))
         self._thread = threading.Thread(target=self._body, name="ray-train", daemon=True)
         self._thread.start()
 
     def run(self, manifest: Manifest) -> dict[str, float]:
         """Launch the workers on prepared data and wait for their end."""
         self._data.put(manifest)
-        while self._thread.is_alive():
-            self._thread.join(0.2)  # short waits, so that signals are handled
+        while not self._done.wait(0.2):  # short waits, so that signals are handled
+            pass
         if self._error is not None:
             raise self._error
         assert self._result is not None
         return self._result
 
     def close(self) -> None:
-        """Shut Ray down, whether or not it came to a launch."""
+        """Shut Ray down, whether or not it came to a launch, or is left in the middle of one."""
         self._data.put(None)
-        self._thread.join(timeout=10)
-        import ray
-
-        if ray.is_initialized():
-            if not self._config.resources.address:
-                end_leftovers()
-            ray.shutdown()
+        until = time.monotonic() + 10
+        while not self._done.wait(0.2) and time.monotonic() < until:
+            if self._launched.is_set() and self._own:
+                end_leftovers()  # the launch then fails
+        self._closing.set()
+        self._thread.join(timeout=20)
 
     def _body(self) -> None:
         try:
             start_ray(self._config)
             manifest = self._data.get()
             if manifest is not None:
+                self._launched.set()
                 self._result = launch(self._config, manifest, self._body_of_worker)
         except BaseException as error:  # handed to the main thread, which raises it
             self._error = error
+        self._done.set()
+        self._closing.wait()
+        import ray
+
+        if ray.is_initialized():
+            if self._own:
+                end_leftovers()
+            ray.shutdown()
