@@ -158,8 +158,15 @@ def load(
     saved = load_checkpoint(path, (f"energy{suffix}", f"vae{suffix}"))
     shape = tuple(saved.state["shape"])
     energy_net, vae = build_energy(config.energy, shape), build_vae(config.vae, shape)
-    energy_net.load_state_dict(saved.tensors[f"energy{suffix}"])
-    vae.load_state_dict(saved.tensors[f"vae{suffix}"])
+    try:
+        energy_net.load_state_dict(saved.tensors[f"energy{suffix}"])
+        vae.load_state_dict(saved.tensors[f"vae{suffix}"])
+    except RuntimeError as error:
+        line = str(error).splitlines()[1].strip()
+        raise CheckpointError(
+            f"the weights of {path} are of other nets than this version makes from its config "
+            f"({line}); use the version that trained it (environment.json names the commit)"
+        ) from None
     chosen = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     return Trained(config, shape, energy_net, vae, images=saved.images, device=chosen)
 

@@ -23,7 +23,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     os.environ.setdefault("WDS_SECURE", "1")
     words = list(sys.argv[1:] if arguments is None else arguments)
     parser = build_parser(words)
-    options = parser.parse_args(words)
+    options, rest = parser.parse_known_args(words)
+    wrong = [word for word in rest if word.startswith("-") or "=" not in word]
+    if wrong or (rest and "settings" not in options):
+        parser.error(f"unrecognized arguments: {' '.join(wrong or rest)}")
+    if rest:  # key=value behind an option, which argparse does not put together
+        options.settings = [*options.settings, *rest]
     try:
         return options.run(options) or 0
     except UserError as error:

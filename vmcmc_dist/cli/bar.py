@@ -5,13 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from rich.console import Console
 from rich.progress import Progress
+
+
+def bar_of_user() -> Progress:
+    """A bar on stderr, so that stdout holds results alone; none where that is no terminal."""
+    console = Console(stderr=True)
+    return Progress(transient=True, console=console, disable=not console.is_terminal)
 
 
 @contextmanager
 def training_bar(what: str) -> Iterator[Callable[[int, int, float], None]]:
     """Yields ``progress(done, total, loss)``; the bar appears with its first call."""
-    with Progress(transient=True) as bar:
+    with bar_of_user() as bar:
         task = None
 
         def progress(done: int, total: int, loss: float) -> None:

@@ -69,13 +69,12 @@ def run_layout(options: argparse.Namespace) -> int:
 
 
 def _manifest(options: argparse.Namespace):
-    from rich.progress import Progress
-
+    from vmcmc_dist.cli.bar import bar_of_user
     from vmcmc_dist.config import load_config
     from vmcmc_dist.data import ensure_prepared
 
     config = load_config(options.config, options.settings)
-    with Progress(transient=True) as bar:
+    with bar_of_user() as bar:
         tasks: dict[str, object] = {}
 
         def progress(what: str, done: int, total: int) -> None:

@@ -29,7 +29,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     import numpy as np
 
-    from vmcmc_dist.errors import ConfigError
+    from vmcmc_dist.errors import ConfigError, ResourceError
     from vmcmc_dist.evaluation.pictures import caption_line, save_pair_grid
     from vmcmc_dist.trained import load
 
@@ -47,14 +47,17 @@ def run(options: argparse.Namespace) -> int:
     refined, proposals = model.sample(
         options.n, steps=options.steps, seed=options.seed, return_proposals=True
     )
-    out.parent.mkdir(parents=True, exist_ok=True)
-    if out.suffix == ".npy":
-        np.save(out, refined.cpu().numpy(), allow_pickle=False)
-    else:
-        steps = model.chain_config(options.steps).steps
-        name = model.config.name
-        save_pair_grid(
-            out, proposals, refined, title=name, caption=caption_line(name, model.images, steps)
-        )
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        if out.suffix == ".npy":
+            np.save(out, refined.cpu().numpy(), allow_pickle=False)
+        else:
+            steps = model.chain_config(options.steps).steps
+            name = model.config.name
+            save_pair_grid(
+                out, proposals, refined, title=name, caption=caption_line(name, model.images, steps)
+            )
+    except OSError as error:
+        raise ResourceError(f"{out} cannot be written ({error.strerror or error})") from None
     print(out)
     return 0
