@@ -28,6 +28,8 @@ def run(options: argparse.Namespace) -> int:
     print(
         f"{what} at {int(figures['images']):,} images, {duration(figures['seconds'])} of training"
     )
+    if outcome.first_step_seconds is not None:
+        print(f"first step    {outcome.first_step_seconds:.0f} s after the start")
     print(f"run folder    {folder.path}")
     picture = pictures(folder)
     if picture:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import psutil
 import torch
 import torch.distributed as dist
 
@@ -40,11 +41,13 @@ class Outcome:
     Attributes:
         figures: means of the last log interval, ``images``, ``seconds``.
         interrupted: a stop was asked for (Ctrl-C, SIGTERM); the run was saved.
+        first_step_seconds: from this process's start to the end of the first training step.
     """
 
     folder: RunFolder
     figures: dict[str, float]
     interrupted: bool
+    first_step_seconds: float | None = None
 
 
 def train(config: Config) -> Outcome:
@@ -63,10 +66,13 @@ def train(config: Config) -> Outcome:
     folder.create()
     with folder.locked(), Terminal(folder.log) as terminal:
         folder.stop.unlink(missing_ok=True)
+        folder.first_step.unlink(missing_ok=True)
         say = terminal.console.print
         ray_run = RayRun(config) if config.launcher == "ray" else None  # starts meanwhile
         try:
             say(f"[bold]{config.name}[/]: {describe(config)}", soft_wrap=True)
+            if config.preset == "cpu" and config.resources.device == "cpu":
+                say("no GPU here: the CPU preset, with small nets and a short run")
             manifest = prepare_data(config, say)
             check_shape(config, tuple(manifest.shape))
             resumed = check_resume(config, folder)
@@ -81,7 +87,12 @@ def train(config: Config) -> Outcome:
         finally:
             if ray_run:
                 ray_run.close()
-    outcome = Outcome(folder, figures, interrupted=folder.stop.exists())
+    first_step = None
+    if folder.first_step.exists():
+        begun = psutil.Process().create_time()
+        first_step = folder.first_step.stat().st_mtime - begun
+        folder.first_step.unlink()
+    outcome = Outcome(folder, figures, folder.stop.exists(), first_step)
     folder.stop.unlink(missing_ok=True)
     return outcome
 

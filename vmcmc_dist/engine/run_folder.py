@@ -42,6 +42,7 @@ class RunFolder:
         self.tensorboard = self.path / "tensorboard"
         self.log = self.path / "log.txt"
         self.stop = self.path / ".stop"
+        self.first_step = self.path / ".first_step"
 
     def create(self) -> None:
         """Make the folder; :class:`ResourceError` if it cannot be written."""

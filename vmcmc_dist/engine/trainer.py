@@ -76,9 +76,13 @@ class Trainer:
         last: dict[str, float] = {}
         if self._finished() or any(self._anywhere(self._stop_wanted())):
             return {"images": self.images, "seconds": self._seconds(), "already": 1.0}
+        first = True
         while not self._finished():
             record = self.iterate()
             self.meter.add(record)
+            if first and self.context.rank == 0:
+                self.folder.first_step.touch()
+            first = False
             if self._due(self.config.train.log_images):
                 last = self.log()
             if self._due(self.config.train.sample_images):
