@@ -41,6 +41,9 @@ def test_everything_it_depends_on_changes_every_number() -> None:
         NoisePlan(5, 640, salt=1),
         NoisePlan(5, 640, rank=1, world_size=2),
         NoisePlan(5, 640, per_sample=True),
+        NoisePlan(6, 640, per_sample=True),
+        NoisePlan(5, 704, per_sample=True),
+        NoisePlan(5, 640, per_sample=True, salt=1),
     ]
     numbers = [draws(plan, 4) for plan in plans]
     numbers += [draws(plans[0], 4, chunk=1, chunks=2), plans[0]("chain", 0, 4).normal((4, 3))[None]]
