@@ -166,6 +166,14 @@ def test_no_room_for_a_checkpoint(config, new_run) -> None:
     assert run.checkpoints.all() == []
 
 
+def test_no_room_for_a_picture(config, new_run) -> None:
+    run = new_run(config, "full-of-pictures", "train.images=640")
+    run.folder.samples.mkdir(parents=True)
+    (run.folder.samples / "000000640.png").symlink_to("/dev/full")
+    status, out, err = run()
+    assert status == 2 and "make room" in err and "Traceback" not in out + err, out + err
+
+
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
 def test_a_folder_of_somebody_else(config, new_run, tmp_path: Path) -> None:
     tmp_path.chmod(0o500)

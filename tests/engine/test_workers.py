@@ -45,10 +45,13 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, list]
     """Losses by number of workers, then by problem and stage."""
     folder = tmp_path_factory.mktemp("workers")
     running = {n: start(folder / f"{n}.json", n) for n in (1, 2)}
-    for processes in running.values():
-        for process in processes:
+    try:
+        for process in [p for processes in running.values() for p in processes]:
             text = process.communicate(timeout=280)[0]
             assert process.returncode == 0, text[-3000:]
+    finally:
+        for process in [p for processes in running.values() for p in processes]:
+            process.kill()
     return {n: json.loads((folder / f"{n}.json").read_text()) for n in running}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from typing import Any
 
@@ -13,8 +14,10 @@ from vmcmc_dist.data.manifest import Manifest
 from vmcmc_dist.engine.checkpoint import CheckpointFolder
 from vmcmc_dist.engine.run_folder import RunFolder
 from vmcmc_dist.engine.trainer import Restart, Trainer, WorkerContext
-from vmcmc_dist.errors import DivergenceError
+from vmcmc_dist.errors import DivergenceError, ResourceError
 from vmcmc_dist.langevin import keep_freed_memory
+
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 
 
 def train_worker(
@@ -33,6 +36,7 @@ def train_worker(
 
     Raises:
         DivergenceError: a guard fired and may not, or no longer, roll back.
+        CheckpointError, ResourceError: no room on the disk.
     """
     config = config_from_dict(values)
     if threads:
@@ -49,6 +53,13 @@ def train_worker(
             return trainer.run()
         except DivergenceError as error:
             restart = roll_back(config, trainer, error)
+        except OSError as error:
+            if error.errno not in NO_ROOM:
+                raise
+            raise ResourceError(
+                f"{trainer.folder.path} cannot be written ({error.strerror}). The run is safe up "
+                "to its last checkpoint; make room and run the same command again."
+            ) from None
         finally:
             trainer.close()
 
