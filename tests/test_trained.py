@@ -69,6 +69,7 @@ def test_samples_are_a_function_of_the_seed(run: Path) -> None:
     model, again = vmcmc_dist.load(run), vmcmc_dist.load(run)
     assert torch.equal(model.sample(4, seed=1), again.sample(4, seed=1))
     assert not torch.equal(model.sample(4, seed=1), model.sample(4, seed=2))
+    assert not torch.equal(model.propose(4, seed=1), model.propose(4, seed=2))
     refined, proposals = model.sample(4, seed=1, return_proposals=True)
     assert torch.equal(proposals, model.propose(4, seed=1))
     assert torch.equal(refined, model.refine(proposals, seed=1)[0])
