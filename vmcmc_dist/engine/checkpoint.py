@@ -7,7 +7,7 @@
 
 Tensors are full and fp32, whatever the ZeRO stage and the number of workers, so a checkpoint
 loads at any other. Nothing is pickled. Random states need no place: every draw is a function of
-(seed, rank, images).
+(seed, rank, images). (The dynamic loss scale of fp16 starts anew.)
 
 A checkpoint is written under a temporary name, flushed to the disk, and renamed: a kill at any
 moment leaves the earlier ones whole.

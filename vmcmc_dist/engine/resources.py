@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
 import os
 from pathlib import Path
 
@@ -73,6 +74,11 @@ def check(config: Config) -> None:
     """
     validate(config)  # again: torchrun says how many workers there are
     device, workers = config.resources.device, config.resources.workers
+    for package in ("wandb", "mlflow"):
+        if getattr(config.watch, package) and importlib.util.find_spec(package) is None:
+            raise ConfigError(
+                f"watch.{package} needs the package {package}: pip install 'vmcmc_dist[{package}]'"
+            )
     if device == "cuda" and not torch.cuda.is_available() and config.resources.address is None:
         raise ResourceError("resources.device=cuda, but this machine has no usable GPU")
     if config.train.precision == "fp16":

@@ -8,7 +8,6 @@ from typing import Any
 
 from vmcmc_dist.config import Config, flatten, to_dict
 from vmcmc_dist.engine.run_folder import RunFolder
-from vmcmc_dist.errors import ConfigError
 from vmcmc_dist.langevin.noise import stream_seed
 
 Write = Callable[[dict[str, float], int, Path | None], None]
@@ -19,9 +18,7 @@ class Trackers:
 
     A resumed run goes on in the same TensorBoard folder (later events are purged), the same
     Weights & Biases run, and the same MLflow run.
-
-    Raises:
-        ConfigError: a tracker whose package is not installed.
+    That their packages are installed is checked before a run starts.
     """
 
     def __init__(self, config: Config, folder: RunFolder, images: int, *, active: bool):
@@ -71,7 +68,8 @@ class Trackers:
         self._closes.append(writer.close)
 
     def _wandb(self, config: Config, folder: RunFolder) -> None:
-        wandb = _needed("wandb", "watch.wandb")
+        import wandb
+
         run = wandb.init(
             project=config.watch.wandb,
             name=config.name,
@@ -89,7 +87,8 @@ class Trackers:
         self._closes.append(run.finish)
 
     def _mlflow(self, config: Config, folder: RunFolder) -> None:
-        mlflow = _needed("mlflow", "watch.mlflow")
+        import mlflow
+
         client = mlflow.MlflowClient(tracking_uri=config.watch.mlflow)
         known = client.get_experiment_by_name("vmcmc_dist")
         experiment = known.experiment_id if known else client.create_experiment("vmcmc_dist")
@@ -112,14 +111,3 @@ class Trackers:
 
         self._writes.append(write)
         self._closes.append(lambda: client.set_terminated(run_id))
-
-
-def _needed(package: str, key: str) -> Any:
-    import importlib
-
-    try:
-        return importlib.import_module(package)
-    except ImportError:
-        raise ConfigError(
-            f"{key} needs the package {package}: pip install 'vmcmc_dist[{package}]'"
-        ) from None
