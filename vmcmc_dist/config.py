@@ -70,7 +70,7 @@ class Config:
 
 RESUMABLE = (
     "out", "preset", "launcher", "train.images", "train.max_minutes", "train.log_images",
-    "train.sample_images", "train.checkpoint_images", "train.keep", "train.best", "train.compile",
+    "train.sample_images", "train.checkpoint_images", "train.keep", "train.best",
     "energy.zero_stage", "vae.zero_stage", "data.root", "data.shards", "data.workers",
     "data.prefetch", "data.cache_mb", "data.verify", "data.prepare_workers",
     "sampling", "resources", "watch", "guard",

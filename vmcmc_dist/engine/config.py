@@ -57,7 +57,6 @@ class TrainConfig:
     best: str = setting(
         "fd_thumbnail", "metric of the sample records whose minimum marks the best checkpoint"
     )
-    compile: bool = setting(False, "torch.compile the copies that run the chains")
 
 
 @dataclass

@@ -70,7 +70,6 @@ class DeepSpeedLearner:
         accumulation: int = 1,
         device: torch.device,
         sampled: str = "",
-        compile: bool = False,
     ):
         self.config, self.accumulation = optimizer, accumulation
         self.names = [name for name, _ in module.named_parameters()]
@@ -100,8 +99,6 @@ class DeepSpeedLearner:
         )
         self._micro = 0
         self.sampler = self.copy or self.engine.module.get_submodule(sampled)
-        if compile:
-            self.sampler = torch.compile(self.sampler)
         self.refresh()
 
     def __call__(self, *inputs: Tensor | None) -> Any:

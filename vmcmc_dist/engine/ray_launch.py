@@ -28,8 +28,9 @@ QUIET = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "DS_BUILD_OPS": "0",
 }
-ALONE = {"RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0"}
-"""On a Ray of our own nobody drains a node: one process less to start."""
+ALONE = {"RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0", "RAY_worker_niceness": "0"}
+"""On a Ray of our own nobody drains a node (one process less to start), and the workers are what
+the machine is there for (Ray's default niceness of 15 starves them beside anything else)."""
 
 
 Body = Callable[[dict[str, Any], Manifest, "WorkerContext", int], dict[str, float]]

@@ -250,7 +250,6 @@ class Trainer:
                 accumulation=train.accumulation,
                 device=context.device,
                 sampled="decoder" if name == "vae" else "",
-                compile=train.compile,
             )
             if saved is not None:
                 learner.load_optimizer_state(saved.tensors[f"{name}_adam"])
