@@ -20,6 +20,7 @@ from vmcmc_dist.data.open import ensure_prepared
 from vmcmc_dist.engine.ray_launch import RayRun
 from vmcmc_dist.engine.resources import resolve
 from vmcmc_dist.engine.run_folder import RunFolder
+from vmcmc_dist.engine.terminal import Terminal
 from vmcmc_dist.engine.trainer import Restart, Trainer, WorkerContext
 from vmcmc_dist.engine.worker import join_alone
 from vmcmc_dist.models import VAE, build_energy, build_vae
@@ -114,11 +115,12 @@ def bench_step(
         RunFolder(f"{config.out}/{config.name}").create()
         body = _Body(rounds)
         if launcher == "ray":
-            run = RayRun(config, body)
-            try:
-                figures = run.run(manifest)
-            finally:
-                run.close()
+            with Terminal(Path(folder) / "log.txt"):
+                run = RayRun(config, body)
+                try:
+                    figures = run.run(manifest)
+                finally:
+                    run.close()
         else:
             join_alone()
             context = WorkerContext(0, 1, torch.device("cpu"))
