@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from vmcmc_dist.data.scaling import to_model_range
 from vmcmc_dist.errors import CheckpointError, DataError
 from vmcmc_dist.evaluation.classifier import (
     CARD,
@@ -18,7 +19,6 @@ from vmcmc_dist.evaluation.classifier import (
     collect,
     data_checksum,
     load_classifier,
-    to_model_range,
     train_classifier,
 )
 

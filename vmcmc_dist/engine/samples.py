@@ -14,6 +14,7 @@ from vmcmc_dist.config import Config
 from vmcmc_dist.data.densities import density
 from vmcmc_dist.data.manifest import Manifest
 from vmcmc_dist.data.open import open_stream
+from vmcmc_dist.data.scaling import to_model_range
 from vmcmc_dist.engine.run_folder import RunFolder, complete_lines
 from vmcmc_dist.evaluation.density_picture import save_density_picture
 from vmcmc_dist.evaluation.metrics import MomentSums, frechet_distance
@@ -161,8 +162,3 @@ def thumbnails(x: Tensor) -> Tensor:
     if x.ndim != 4:
         return x.float().flatten(1).cpu()
     return functional.adaptive_avg_pool2d(x.float(), THUMBNAIL).flatten(1).cpu()
-
-
-def to_model_range(x: Tensor) -> Tensor:
-    """uint8 0…255 → float32 in [−1, 1]; vectors stay as they are."""
-    return x.float() / 127.5 - 1 if x.dtype == torch.uint8 else x.float()

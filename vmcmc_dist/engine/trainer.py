@@ -11,6 +11,7 @@ from torch import Tensor
 from vmcmc_dist.config import Config, identity_changes, to_dict
 from vmcmc_dist.data.manifest import Manifest
 from vmcmc_dist.data.open import open_stream
+from vmcmc_dist.data.scaling import to_model_range
 from vmcmc_dist.engine.checkpoint import (
     Checkpoint,
     CheckpointFolder,
@@ -20,7 +21,7 @@ from vmcmc_dist.engine.ema import EMA
 from vmcmc_dist.engine.learner import DeepSpeedLearner
 from vmcmc_dist.engine.meter import Meter, sum_over_workers
 from vmcmc_dist.engine.run_folder import RunFolder
-from vmcmc_dist.engine.samples import make_recorder, to_model_range
+from vmcmc_dist.engine.samples import make_recorder
 from vmcmc_dist.engine.schedule import learning_rate
 from vmcmc_dist.engine.trackers import Trackers
 from vmcmc_dist.errors import CheckpointError, DivergenceError

@@ -24,6 +24,7 @@ from safetensors.torch import load as load_weights
 from safetensors.torch import save as save_weights
 from torch import Tensor, nn
 
+from vmcmc_dist.data.scaling import to_model_range
 from vmcmc_dist.errors import CheckpointError, DataError
 from vmcmc_dist.settings import setting
 
@@ -122,11 +123,6 @@ class ImageClassifier(nn.Module):
 def _stage(inputs: int, outputs: int, kernel: int = 3, stride: int = 1) -> nn.Sequential:
     convolution = nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, bias=False)
     return nn.Sequential(convolution, nn.BatchNorm2d(outputs), nn.ReLU())
-
-
-def to_model_range(x: Tensor) -> Tensor:
-    """uint8 0…255 → float32 in [-1, 1]; float images pass unchanged."""
-    return x.float() / 127.5 - 1 if x.dtype == torch.uint8 else x.float()
 
 
 def load_classifier(folder: str | Path, expected_checksum: str | None = None) -> ImageClassifier:
