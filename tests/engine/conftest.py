@@ -59,7 +59,7 @@ class Run:
             **options,
         )
 
-    def __call__(self, *more: str, timeout: float = 120, **options: Any) -> tuple[int, str, str]:
+    def __call__(self, *more: str, timeout: float = 240, **options: Any) -> tuple[int, str, str]:
         """(exit status, stdout, stderr) of the command run to its end."""
         return ended(self.start(*more, **options), timeout)
 
@@ -82,7 +82,7 @@ class Run:
         return records
 
 
-def ended(process: subprocess.Popen, timeout: float = 120) -> tuple[int, str, str]:
+def ended(process: subprocess.Popen, timeout: float = 240) -> tuple[int, str, str]:
     try:
         out, err = process.communicate(timeout=timeout)
     except subprocess.TimeoutExpired:

@@ -194,6 +194,17 @@ def test_optimizer_state_names_every_moment_in_full_shape() -> None:
     assert shapes is not None and len(shapes) == 2 * len(list(u.parameters())) + 1
 
 
+@pytest.mark.parametrize("stage", STAGES)
+def test_weights_are_what_the_plain_net_loads(stage: int) -> None:
+    """Names and shapes of its ``state_dict``: no buffer that is made anew, none left out."""
+    u, g, _ = images()
+    shapes = [{n: t.shape for n, t in net.state_dict().items()} for net in (u, g)]
+    pair = deepspeed_pair(u, g, stage)
+    found = [{n: t.shape for n, t in learner.weights().items()} for learner in pair]
+    pair[0].close(), pair[1].close()
+    assert found == shapes
+
+
 def test_state_of_another_net_is_refused() -> None:
     u, g, shape = vectors()
     pair = deepspeed_pair(u, g, 0)

@@ -73,6 +73,7 @@ class DeepSpeedLearner:
     ):
         self.config, self.accumulation = optimizer, accumulation
         self.names = [name for name, _ in module.named_parameters()]
+        self._saved_names = set(module.state_dict())
         module = module.to(device)
         # bf16 and fp16 convolutions are fastest so. Only the inputs are laid out like this and the
         # activations follow: DeepSpeed broadcasts weights as they lie, and refuses any other way.
@@ -129,12 +130,14 @@ class DeepSpeedLearner:
             group["lr"] = lr
 
     def weights(self) -> dict[str, Tensor]:
-        """All parameters and buffers, full and fp32, by name. Collective at ZeRO-3 and in fp16.
+        """All parameters and persistent buffers, full and fp32, by name.
 
+        Collective at ZeRO-3 and in fp16.
         At stages 0–2 in fp32 and bf16 these are the live tensors, not copies.
         """
         module = self.engine.module
-        full = {name: buffer.detach() for name, buffer in module.named_buffers()}
+        buffers = module.named_buffers()
+        full = {name: buffer.detach() for name, buffer in buffers if name in self._saved_names}
         if self.engine.fp16_enabled():
             from deepspeed.utils import safe_get_full_fp32_param
 
