@@ -8,6 +8,7 @@ from typing import Any
 
 from vmcmc_dist.config import Config, flatten, to_dict
 from vmcmc_dist.engine.run_folder import RunFolder
+from vmcmc_dist.errors import ConfigError
 from vmcmc_dist.langevin.noise import stream_seed
 
 Write = Callable[[dict[str, float], int, Path | None], None]
@@ -70,14 +71,20 @@ class Trackers:
     def _wandb(self, config: Config, folder: RunFolder) -> None:
         import wandb
 
-        run = wandb.init(
-            project=config.watch.wandb,
-            name=config.name,
-            id=f"{config.name}-{stream_seed(str(folder.path.resolve())):x}"[:64],
-            resume="allow",
-            dir=str(folder.path),
-            config=to_dict(config),
-        )
+        try:
+            run = wandb.init(
+                project=config.watch.wandb,
+                name=config.name,
+                id=f"{config.name}-{stream_seed(str(folder.path.resolve())):x}"[:64],
+                resume="allow",
+                dir=str(folder.path),
+                config=to_dict(config),
+            )
+        except wandb.errors.Error as error:
+            raise ConfigError(
+                f"watch.wandb={config.watch.wandb}: {error}. Set WANDB_API_KEY, or "
+                "WANDB_MODE=offline"
+            ) from None
 
         def write(values: dict[str, float], step: int, picture: Path | None) -> None:
             extra = {"samples": wandb.Image(str(picture))} if picture else {}
@@ -89,19 +96,11 @@ class Trackers:
     def _mlflow(self, config: Config, folder: RunFolder) -> None:
         import mlflow
 
-        client = mlflow.MlflowClient(tracking_uri=config.watch.mlflow)
-        known = client.get_experiment_by_name("vmcmc_dist")
-        experiment = known.experiment_id if known else client.create_experiment("vmcmc_dist")
-        tag = str(folder.path.resolve())
-        found = client.search_runs([experiment], f"tags.folder = '{tag}'", max_results=1)
-        if found:
-            run_id = found[0].info.run_id
-            client.update_run(run_id, status="RUNNING")
-        else:
-            run = client.create_run(experiment, run_name=config.name, tags={"folder": tag})
-            run_id = run.info.run_id
-            for key, value in flatten(to_dict(config)).items():
-                client.log_param(run_id, key, value)
+        try:
+            client = mlflow.MlflowClient(tracking_uri=config.watch.mlflow)
+            run_id = self._mlflow_run(client, config, str(folder.path.resolve()))
+        except mlflow.exceptions.MlflowException as error:
+            raise ConfigError(f"watch.mlflow={config.watch.mlflow}: {error}") from None
 
         def write(values: dict[str, float], step: int, picture: Path | None) -> None:
             for name, value in values.items():
@@ -111,3 +110,20 @@ class Trackers:
 
         self._writes.append(write)
         self._closes.append(lambda: client.set_terminated(run_id))
+
+    @staticmethod
+    def _mlflow_run(client: Any, config: Config, tag: str) -> str:
+        """The run of this folder, made if it is not there; returns its id."""
+        known = client.get_experiment_by_name("vmcmc_dist")
+        # Without a server, pictures would go into the worker's current folder.
+        local = not str(config.watch.mlflow).startswith("http")
+        place = str(Path(tag).parent / "mlflow") if local else None
+        experiment = known.experiment_id if known else client.create_experiment("vmcmc_dist", place)
+        found = client.search_runs([experiment], f"tags.folder = '{tag}'", max_results=1)
+        if found:
+            client.update_run(found[0].info.run_id, status="RUNNING")
+            return found[0].info.run_id
+        run = client.create_run(experiment, run_name=config.name, tags={"folder": tag})
+        for key, value in flatten(to_dict(config)).items():
+            client.log_param(run.info.run_id, key, value)
+        return run.info.run_id
