@@ -10,12 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from vmcmc_dist.config import Config, config_from_dict
-from vmcmc_dist.errors import CheckpointError
-from vmcmc_dist.langevin.chain import run_chain
+from vmcmc_dist.errors import CheckpointError, ConfigError
+from vmcmc_dist.langevin.chain import Callback, run_chain
 from vmcmc_dist.langevin.config import LangevinConfig
 from vmcmc_dist.langevin.noise import Noise, stream_seed
 from vmcmc_dist.langevin.record import ChainInfo
-from vmcmc_dist.models import VAE, SamplerCopy, build_energy, build_vae
+from vmcmc_dist.models import VAE, Condition, SamplerCopy, build_energy, build_vae
 
 
 class Trained:
@@ -30,6 +30,7 @@ class Trained:
         config: the run's config.
         shape: of one sample.
         images: how many the weights were trained on.
+        condition: what the nets are told beside x; None for an unconditional model.
     """
 
     def __init__(
@@ -39,11 +40,13 @@ class Trained:
         energy_net: nn.Module,
         vae: VAE,
         *,
+        condition: Condition | None = None,
         images: int = 0,
         device: torch.device | str = "cpu",
         precision: str | None = None,
     ):
         self.config, self.shape, self.images = config, tuple(shape), images
+        self.condition = condition
         self.device = torch.device(device)
         self.energy_net = energy_net.to(self.device).eval().requires_grad_(False)
         self.vae = vae.to(self.device).eval().requires_grad_(False)
@@ -54,65 +57,118 @@ class Trained:
             self._chain_energy = SamplerCopy(self.energy_net, dtype)
 
     @torch.no_grad()
-    def energy(self, x: Tensor) -> Tensor:
-        """U(x) [B] in fp32, the Gaussian reference included; low = likely.
+    def energy(self, x: Tensor, c: Tensor | None = None) -> Tensor:
+        """U(x) or U(x, c) [B] in fp32, the Gaussian reference included; low = likely.
 
         Args:
             x: [B, *shape]; images in [-1, 1].
+            c: the condition, as :class:`~vmcmc_dist.models.condition.Condition` says; needed by
+                a conditional model, refused by another. So in all methods.
         """
         x = self._checked(x)
-        u = self.energy_net(x).float()
+        u = self.energy_net(x, *self._condition(c, len(x))).float()
         s = self.config.langevin.reference_std
         return u if s is None else u + x.square().flatten(1).sum(1) / (2 * s**2)
 
     @torch.no_grad()
-    def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def encode(self, x: Tensor, c: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """(μ, log v) of q(z|x), each [B, latent_dim]."""
-        return self.vae.encode(self._checked(x))
+        return self.vae.encode(self._checked(x), *self._condition(c, len(x)))
 
     @torch.no_grad()
-    def decode(self, z: Tensor) -> Tensor:
+    def decode(self, z: Tensor, c: Tensor | None = None) -> Tensor:
         """g(z) [B, *shape] for codes z [B, latent_dim]."""
-        return self.vae.decode(z.to(self.device)).float()
+        return self.vae.decode(z.to(self.device), *self._condition(c, len(z))).float()
 
-    def propose(self, n: int, *, seed: int = 0) -> Tensor:
+    def propose(self, n: int, *, c: Tensor | None = None, seed: int = 0) -> Tensor:
         """n proposals g(z), z ~ N(0, I): [n, *shape], where chains start."""
         z = Noise(stream_seed(seed, "z"), self.device).normal((n, self.vae.latent_dim))
-        return self.decode(z)
-
-    @overload
-    def sample(self, n: int, *, steps: int | None = ..., seed: int = ...) -> Tensor: ...
+        return self.decode(z, c)
 
     @overload
     def sample(
-        self, n: int, *, steps: int | None = ..., seed: int = ..., return_proposals: bool
+        self,
+        n: int,
+        *,
+        c: Tensor | None = ...,
+        steps: int | None = ...,
+        temperature: float | None = ...,
+        seed: int = ...,
+    ) -> Tensor: ...
+
+    @overload
+    def sample(
+        self,
+        n: int,
+        *,
+        c: Tensor | None = ...,
+        steps: int | None = ...,
+        temperature: float | None = ...,
+        seed: int = ...,
+        return_proposals: bool,
     ) -> tuple[Tensor, Tensor]: ...
 
-    def sample(self, n, *, steps=None, seed=0, return_proposals=False):
+    def sample(self, n, *, c=None, steps=None, temperature=None, seed=0, return_proposals=False):
         """n refined samples [n, *shape]; with ``return_proposals`` also where they started.
 
         Args:
+            c: conditions of the n samples.
             steps: Langevin steps; ``sampling.steps`` of the config, else as in training.
+            temperature: of the chain; as in training if not given.
         """
-        proposals = self.propose(n, seed=seed)
-        refined, _ = self.refine(proposals, steps=steps, seed=seed)
+        proposals = self.propose(n, c=c, seed=seed)
+        refined, _ = self.refine(proposals, c=c, steps=steps, temperature=temperature, seed=seed)
         return (refined, proposals) if return_proposals else refined
 
     def refine(
-        self, x: Tensor, *, steps: int | None = None, seed: int = 0
+        self,
+        x: Tensor,
+        *,
+        c: Tensor | None = None,
+        free: Tensor | None = None,
+        steps: int | None = None,
+        temperature: float | None = None,
+        seed: int = 0,
+        callback: Callback | None = None,
     ) -> tuple[Tensor, ChainInfo]:
-        """The chain from x [B, *shape]: refined samples and the chain's record."""
+        """The chain from x [B, *shape]: refined samples and the chain's record.
+
+        Args:
+            free: [B or 1, …], 1 where x may move, 0 where it stays as given (inpainting).
+            callback: called as (step, x, energies [B], ∂U/∂x) before each step.
+        """
+        given = self._condition(c, len(x))
         return run_chain(
             self._chain_energy,
             self._checked(x),
-            self.chain_config(steps),
+            self.chain_config(steps, temperature),
             Noise(stream_seed(seed, "chain"), self.device),
+            condition=given[0] if given else None,
+            free=None if free is None else free.to(self.device),
+            callback=callback,
         )
 
-    def chain_config(self, steps: int | None = None) -> LangevinConfig:
-        """The training chain's settings with the number of steps used for sampling."""
-        chosen = steps or self.config.sampling.steps or self.config.langevin.steps
-        return dataclasses.replace(self.config.langevin, steps=chosen)
+    def chain_config(
+        self, steps: int | None = None, temperature: float | None = None
+    ) -> LangevinConfig:
+        """The training chain's settings with the steps and the temperature used for sampling."""
+        chain = self.config.langevin
+        steps = steps or self.config.sampling.steps or chain.steps
+        temperature = chain.temperature if temperature is None else temperature
+        return dataclasses.replace(chain, steps=steps, temperature=temperature)
+
+    def _condition(self, c: Tensor | None, rows: int) -> tuple[Tensor, ...]:
+        """c as further argument of the nets: nothing for an unconditional model."""
+        if self.condition is None:
+            if c is not None:
+                raise ConfigError("this model is unconditional: it takes no condition")
+            return ()
+        if c is None:
+            raise ConfigError(
+                f"this model is conditional ({self.condition.kind}, {self.condition.size}): give "
+                "a condition for every sample"
+            )
+        return (self.condition.checked(c, rows, self.shape).to(self.device),)
 
     def _checked(self, x: Tensor) -> Tensor:
         if tuple(x.shape[1:]) != self.shape:
@@ -157,7 +213,10 @@ def load(
     suffix = "_ema" if (config.sampling.ema if ema is None else ema) else ""
     saved = load_checkpoint(path, (f"energy{suffix}", f"vae{suffix}"))
     shape = tuple(saved.state["shape"])
-    energy_net, vae = build_energy(config.energy, shape), build_vae(config.vae, shape)
+    condition = saved.state.get("condition")
+    condition = None if condition is None else Condition(**condition)
+    energy_net = build_energy(config.energy, shape, condition)
+    vae = build_vae(config.vae, shape, condition)
     try:
         energy_net.load_state_dict(saved.tensors[f"energy{suffix}"])
         vae.load_state_dict(saved.tensors[f"vae{suffix}"])
@@ -168,7 +227,9 @@ def load(
             f"({line}); use the version that trained it (environment.json names the commit)"
         ) from None
     chosen = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    return Trained(config, shape, energy_net, vae, images=saved.images, device=chosen)
+    return Trained(
+        config, shape, energy_net, vae, condition=condition, images=saved.images, device=chosen
+    )
 
 
 def _saved_config(path: Path) -> Config:

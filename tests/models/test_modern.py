@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from vmcmc_dist.models.modern import ChannelNorm, ModernEnergy, ModernVAE, stages
+from vmcmc_dist.models.modern import ModernEnergy, ModernVAE
+from vmcmc_dist.models.residual import ChannelNorm, stages
 from vmcmc_dist.models.sampler_copy import SamplerCopy
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +20,8 @@ from vmcmc_dist.langevin.schedules import step_sizes
 from vmcmc_dist.langevin.step import langevin_step
 
 Callback = Callable[[int, Tensor, Tensor, Tensor], None]
+Evaluate = Callable[[Tensor], tuple[Tensor, Tensor]]
+Draw = Callable[[Sequence[int]], Tensor]
 
 
 def run_chain(
@@ -27,6 +30,8 @@ def run_chain(
     config: LangevinConfig,
     noise: Noise,
     *,
+    condition: Tensor | None = None,
+    free: Tensor | None = None,
     precision: Precision = "fp32",
     final_energy: bool = False,
     callback: Callback | None = None,
@@ -38,6 +43,9 @@ def run_chain(
 
     energy     any callable x [B, …] → U [B], low = data. A module's weights are frozen meanwhile.
     x0         [B, …], not changed. State, noise and sums are float32 whatever ``precision``.
+    condition  c [B, …] of a conditional energy, which is then called as U(x, c).
+    free       [B or 1, …], 1 where x may move and 0 where it stays as in ``x0`` (inpainting): the
+               chain then samples the moving part given the rest, adjusted or not.
     precision  bf16 and fp16 evaluate ``energy`` under autocast. (A ``models.SamplerCopy`` brings
                its own precision and is faster.)
     callback   called as (step, x, energies [B], ∂U/∂x) before each step.
@@ -54,20 +62,39 @@ def run_chain(
             stack.enter_context(frozen(energy))
         start = x0.detach().to(torch.float32, copy=True)
         x = start if config.clamp is None else start.clamp(-config.clamp, config.clamp)
-        evaluate = partial(
-            energy_and_grad, energy, reference_std=config.reference_std, precision=precision
+        conditional = energy if condition is None else partial(_given, energy, condition)
+        evaluate: Evaluate = partial(
+            energy_and_grad, conditional, reference_std=config.reference_std, precision=precision
         )
+        draw: Draw = noise.normal
+        if free is not None:
+            free = free.to(x)
+            evaluate, draw = partial(_free_grad, evaluate, free), partial(_free_noise, draw, free)
         recorder = Recorder()
         loop = _adjusted if config.adjusted else _unadjusted
-        x = loop(evaluate, x, config, noise, recorder, callback, final_energy)
+        x = loop(evaluate, x, config, draw, noise.uniform, recorder, callback, final_energy)
         return x, recorder.info(start, x)
 
 
+def _given(energy: Any, condition: Tensor, x: Tensor) -> Tensor:
+    return energy(x, condition)
+
+
+def _free_grad(evaluate: Evaluate, free: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+    u, grad = evaluate(x)
+    return u, grad * free
+
+
+def _free_noise(draw: Draw, free: Tensor, shape: Sequence[int]) -> Tensor:
+    return draw(shape) * free
+
+
 def _unadjusted(
-    evaluate: Callable[[Tensor], tuple[Tensor, Tensor]],
+    evaluate: Evaluate,
     x: Tensor,
     config: LangevinConfig,
-    noise: Noise,
+    normal: Draw,
+    uniform: Draw,
     recorder: Recorder,
     callback: Callback | None,
     final_energy: bool,
@@ -80,7 +107,7 @@ def _unadjusted(
         x = langevin_step(
             x,
             grad,
-            noise.normal(x.shape) if config.temperature > 0 else None,
+            normal(x.shape) if config.temperature > 0 else None,
             step_size=step_size,
             temperature=config.temperature,
             clip_move=config.clip_move,
@@ -92,10 +119,11 @@ def _unadjusted(
 
 
 def _adjusted(
-    evaluate: Callable[[Tensor], tuple[Tensor, Tensor]],
+    evaluate: Evaluate,
     x: Tensor,
     config: LangevinConfig,
-    noise: Noise,
+    normal: Draw,
+    uniform: Draw,
     recorder: Recorder,
     callback: Callback | None,
     final_energy: bool,
@@ -108,8 +136,8 @@ def _adjusted(
         state, alpha = mala_step(
             state,
             evaluate,
-            noise.normal(x.shape),
-            noise.uniform(x.shape[:1]),
+            normal(x.shape),
+            uniform(x.shape[:1]),
             step_size=step_size,
             temperature=config.temperature,
             clip_move=config.clip_move,

@@ -7,10 +7,12 @@ from vmcmc_dist.models.build import (
     build_vae,
     check_nets,
 )
+from vmcmc_dist.models.condition import Condition
 from vmcmc_dist.models.sampler_copy import SamplerCopy
 from vmcmc_dist.models.vae import VAE, VAEOutput
 
 __all__ = [
+    "Condition",
     "EnergyNetConfig",
     "SamplerCopy",
     "VAE",

@@ -9,6 +9,7 @@ from typing import Any, Literal
 from torch import nn
 
 from vmcmc_dist.errors import ConfigError
+from vmcmc_dist.models.condition import Condition
 from vmcmc_dist.models.mlp import MLPEnergy, mlp_vae
 from vmcmc_dist.models.reference import ReferenceEnergy, extra_stages, reference_vae
 from vmcmc_dist.models.vae import VAE
@@ -49,7 +50,12 @@ class VAENetConfig:
     )
 
 
-def check_nets(config: EnergyNetConfig | VAENetConfig, shape: Shape, name: str = "net") -> None:
+def check_nets(
+    config: EnergyNetConfig | VAENetConfig,
+    shape: Shape,
+    name: str = "net",
+    condition: Condition | None = None,
+) -> None:
     """Raise ``ConfigError`` where ``config`` cannot make a net for samples of ``shape``.
 
     Allocates nothing. ``name`` is the config's place, for the message (e.g. ``energy``).
@@ -60,6 +66,8 @@ def check_nets(config: EnergyNetConfig | VAENetConfig, shape: Shape, name: str =
             raise ConfigError(f"{name}.{field.name} {problem}")
     if config.net not in ("mlp", "reference", "modern"):
         raise ConfigError(f"{name}.net must be mlp, reference or modern, got {config.net!r}")
+    if condition is not None and config.net != "modern":
+        raise ConfigError(f"{name}.net={config.net} takes no condition: set {name}.net=modern")
     if config.net == "mlp":
         return
     if len(shape) != 3:
@@ -81,9 +89,14 @@ def check_nets(config: EnergyNetConfig | VAENetConfig, shape: Shape, name: str =
         )
 
 
-def build_energy(config: EnergyNetConfig, shape: Shape) -> nn.Module:
-    """The energy net U: x [B, *shape] → [B], low = data. ``ConfigError`` where it cannot be."""
-    check_nets(config, shape, "energy")
+def build_energy(
+    config: EnergyNetConfig, shape: Shape, condition: Condition | None = None
+) -> nn.Module:
+    """The energy net U: x [B, *shape] (and c) → [B], low = data.
+
+    ``ConfigError`` where it cannot be.
+    """
+    check_nets(config, shape, "energy", condition)
     match config.net:
         case "mlp":
             return MLPEnergy(shape, config.width, config.depth, config.spectral_norm)
@@ -91,12 +104,18 @@ def build_energy(config: EnergyNetConfig, shape: Shape) -> nn.Module:
             return ReferenceEnergy(shape, config.width)
     from vmcmc_dist.models.modern import ModernEnergy
 
-    return ModernEnergy(shape, config.width, config.depth, spectral_norm=config.spectral_norm)
+    return ModernEnergy(
+        shape,
+        config.width,
+        config.depth,
+        spectral_norm=config.spectral_norm,
+        condition=condition,
+    )
 
 
-def build_vae(config: VAENetConfig, shape: Shape) -> VAE:
-    """The VAE for samples of ``shape``. ``ConfigError`` where it cannot be."""
-    check_nets(config, shape, "vae")
+def build_vae(config: VAENetConfig, shape: Shape, condition: Condition | None = None) -> VAE:
+    """The VAE for samples of ``shape``, given c or not. ``ConfigError`` where it cannot be."""
+    check_nets(config, shape, "vae", condition)
     match config.net:
         case "mlp":
             return mlp_vae(
@@ -107,4 +126,5 @@ def build_vae(config: VAENetConfig, shape: Shape) -> VAE:
     from vmcmc_dist.models.modern import ModernVAE
 
     extra: dict[str, Any] = {} if config.dropout is None else {"dropout": config.dropout}
+    extra["condition"] = condition
     return ModernVAE(shape, config.width, config.depth, config.latent_dim, **extra)

@@ -1,166 +1,108 @@
-"""The ``modern`` nets: residual, SiLU, average pooling; no batch norm, so no sample sees another.
-
-Pixels are unshuffled to half the sides at once (a full-resolution stage costs most and gives
-least), then each stage halves the sides down to 7 or 4. Channels: width · min(2^stage, 4).
-"""
+"""The ``modern`` nets: residual, with SiLU; no batch norm, so that no sample sees another."""
 
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vmcmc_dist.models.condition import (
+    Condition,
+    LabelProjection,
+    has_labels,
+    image_channels,
+    label_features,
+)
 from vmcmc_dist.models.layers import EnergyHead
-from vmcmc_dist.models.spectral import SpectralConv2d
+from vmcmc_dist.models.residual import Blur, ChannelNorm, ResidualBlock, pyramid, stages
+from vmcmc_dist.models.translate import ImageDecoder
 from vmcmc_dist.models.vae import VAE
 
-SMALLEST = 7  # pixels a side at which the stages stop
 
+class ModernEnergy(nn.Module):
+    """U_θ: x [B, C, H, H] in [−1, 1] → [B], low = data; ``depth`` blocks in each of the stages.
 
-def stages(size: int, width: int) -> list[tuple[int, int]]:
-    """(pixels a side, channels) of every stage after the stem, e.g. 28 px: (14, w), (7, 2w)."""
-    sides = [size // 2]
-    while sides[-1] > SMALLEST:
-        sides.append(sides[-1] // 2)
-    return [(side, width * min(2**k, 4)) for k, side in enumerate(sides)]
-
-
-class Blur(nn.Module):
-    """The fixed filter [1 2 1]ᵀ[1 2 1]/16 on each channel: x [B, C, H, W], same shape.
-
-    It removes what alternates from pixel to pixel, which an unshuffled stem would see by phase:
-    without it a chain writes dots of that period into its samples. Source: arXiv:1904.11486.
-    """
-
-    kernel: Tensor
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        line = torch.tensor([1.0, 2.0, 1.0]) / 4
-        kernel = (line[:, None] * line).expand(channels, 1, 3, 3)
-        self.register_buffer("kernel", kernel.contiguous(), persistent=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = F.pad(x, (1, 1, 1, 1), mode="replicate")
-        return F.conv2d(x, self.kernel.to(x.dtype), groups=x.shape[1])
-
-
-class ChannelNorm(nn.Module):
-    """Layer norm over the channels of each pixel: independent of batch and of place.
-
-    x: [B, C, H, W], channels-last memory is fastest. Source: arXiv:1607.06450, arXiv:2201.03545.
-    """
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.ones(channels))
-        self.bias = nn.Parameter(torch.zeros(channels))
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = x.permute(0, 2, 3, 1)
-        weight, bias = self.weight.to(x.dtype), self.bias.to(x.dtype)
-        return F.layer_norm(x, (x.shape[-1],), weight, bias).permute(0, 3, 1, 2)
-
-
-class ResidualBlock(nn.Module):
-    """skip(x) + conv(silu(conv(silu(x)))); halves (``"down"``) or doubles (``"up"``) the sides.
-
-    x: [B, C, H, W] → [B, C', H', W']. Source: arXiv:1603.05027 (pre-activation).
+    U(x, c) takes labels by projection on the last features, an image c as further channels.
     """
 
     def __init__(
         self,
-        in_channels: int,
-        out_channels: int,
-        resample: str | None = None,
-        norm: bool = False,
+        shape: tuple[int, ...],
+        width: int,
+        depth: int,
+        *,
         spectral_norm: bool = False,
-    ) -> None:
-        super().__init__()
-        conv = SpectralConv2d if spectral_norm else nn.Conv2d
-        self.norm1 = ChannelNorm(in_channels) if norm else nn.Identity()
-        self.norm2 = ChannelNorm(out_channels) if norm else nn.Identity()
-        self.conv1 = conv(in_channels, out_channels, 3, padding=1)
-        self.conv2 = conv(out_channels, out_channels, 3, padding=1)
-        same = in_channels == out_channels
-        self.skip = nn.Identity() if same else conv(in_channels, out_channels, 1, bias=False)
-        self.resample = resample
-
-    def forward(self, x: Tensor) -> Tensor:
-        if self.resample == "up":
-            x = F.interpolate(x, scale_factor=2)
-        h = self.conv1(F.silu(self.norm1(x)))
-        if self.resample == "down":
-            x, h = F.avg_pool2d(x, 2), F.avg_pool2d(h, 2)
-        return self.skip(x) + self.conv2(F.silu(self.norm2(h)))
-
-
-def pyramid(
-    shape: tuple[int, ...], width: int, depth: int, norm: bool = False, spectral_norm: bool = False
-) -> nn.Sequential:
-    """Image [B, C, H, H] → features [B, C', h, h] with h = 7 or 4: the trunk of both nets.
-
-    ``depth`` blocks in each stage; where a stage is entered by halving, its first block does that.
-    The stem counts as the first block of the first stage.
-    """
-    conv = SpectralConv2d if spectral_norm else nn.Conv2d
-    sides = stages(shape[1], width)
-    layers = [nn.PixelUnshuffle(2), conv(4 * shape[0], width, 3, padding=1)]
-    channels = width
-    for k, (_, out) in enumerate(sides):
-        for i in range(depth if k else depth - 1):
-            down = "down" if k and not i else None
-            layers.append(ResidualBlock(channels, out, down, norm, spectral_norm))
-            channels = out
-    layers.append(ResidualBlock(channels, channels, None, norm, spectral_norm))
-    layers += [ChannelNorm(channels) if norm else nn.Identity(), nn.SiLU()]
-    return nn.Sequential(*layers)
-
-
-class ModernEnergy(nn.Module):
-    """U_θ: x [B, C, H, H] in [−1, 1] → [B], low = data; ``depth`` blocks in each of the stages."""
-
-    def __init__(
-        self, shape: tuple[int, ...], width: int, depth: int, *, spectral_norm: bool = False
+        condition: Condition | None = None,
     ) -> None:
         super().__init__()
         self.blur = Blur(shape[0])
-        self.features = pyramid(shape, width, depth, spectral_norm=spectral_norm)
-        side, channels = stages(shape[1], width)[-1]
-        self.head = EnergyHead(channels, side, side)
+        channels = shape[0] + image_channels(condition)
+        self.features = pyramid((channels, *shape[1:]), width, depth, spectral_norm=spectral_norm)
+        side, last = stages(shape[1], width)[-1]
+        self.head = EnergyHead(last, side, side)
+        self.label = (
+            LabelProjection(condition, last) if condition and has_labels(condition) else None
+        )
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.head(self.features(self.blur(x)))
+    def forward(self, x: Tensor, c: Tensor | None = None) -> Tensor:
+        x = self.blur(x)
+        if c is not None and self.label is None:
+            x = torch.cat([x, c], 1)
+        h = self.features(x)
+        u = self.head(h)
+        return u if self.label is None or c is None else u + self.label(h, c)
 
 
 class Encoder(nn.Module):
-    """x [B, C, H, H] → (μ, logvar) side by side, [B, 2d], float32."""
+    """x [B, C, H, H] (and c) → (μ, logvar) side by side, [B, 2d], float32."""
 
     def __init__(
-        self, shape: tuple[int, ...], width: int, depth: int, latent_dim: int, dropout: float
+        self,
+        shape: tuple[int, ...],
+        width: int,
+        depth: int,
+        latent_dim: int,
+        dropout: float,
+        condition: Condition | None = None,
     ) -> None:
         super().__init__()
-        self.features = pyramid(shape, width, depth, norm=True)
-        side, channels = stages(shape[1], width)[-1]
+        channels = shape[0] + image_channels(condition)
+        self.features = pyramid((channels, *shape[1:]), width, depth, norm=True)
+        side, last = stages(shape[1], width)[-1]
         self.dropout = nn.Dropout(dropout)
-        self.project = nn.Linear(channels * side * side, 2 * latent_dim)
+        self.labels = condition if has_labels(condition) else None
+        labels = self.labels.size if self.labels else 0
+        self.project = nn.Linear(last * side * side + labels, 2 * latent_dim)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.project(self.dropout(self.features(x).flatten(1))).float()
+    def forward(self, x: Tensor, c: Tensor | None = None) -> Tensor:
+        if c is not None and self.labels is None:
+            x = torch.cat([x, c], 1)
+        h = self.dropout(self.features(x).flatten(1))
+        if c is not None and self.labels is not None:
+            h = torch.cat([h, label_features(c, self.labels, h)], 1)
+        return self.project(h).float()
 
 
 class Decoder(nn.Module):
-    """z [B, d] → x̂ [B, C, H, H] in [−1, 1], float32: the trunk turned round.
+    """z [B, d] (and labels c) → x̂ [B, C, H, H] in [−1, 1], float32: the trunk turned round.
 
     The last two layers stand at full resolution with few channels, and the very last pads by
     repeating the border, so that neither dots nor frames show.
     """
 
-    def __init__(self, shape: tuple[int, ...], width: int, depth: int, latent_dim: int) -> None:
+    def __init__(
+        self,
+        shape: tuple[int, ...],
+        width: int,
+        depth: int,
+        latent_dim: int,
+        condition: Condition | None = None,
+    ) -> None:
         super().__init__()
         sides = stages(shape[1], width)[::-1]
         self.side, channels = sides[0]
-        self.project = nn.Linear(latent_dim, channels * self.side**2)
+        self.labels = condition
+        labels = condition.size if condition else 0
+        self.project = nn.Linear(latent_dim + labels, channels * self.side**2)
         blocks: list[nn.Module] = []
         for k, (_, out) in enumerate(sides):
             for i in range(depth if k else depth - 1):
@@ -176,7 +118,9 @@ class Decoder(nn.Module):
             nn.Conv2d(fine, shape[0], 3, padding=1, padding_mode="replicate"),
         )
 
-    def forward(self, z: Tensor) -> Tensor:
+    def forward(self, z: Tensor, c: Tensor | None = None) -> Tensor:
+        if c is not None and self.labels is not None:
+            z = torch.cat([z, label_features(c, self.labels, z)], 1)
         h = self.project(z).unflatten(1, (self.side, self.side, -1)).permute(0, 3, 1, 2)
         return torch.tanh(self.image(self.blocks(h)).float())
 
@@ -184,7 +128,8 @@ class Decoder(nn.Module):
 class ModernVAE(VAE):
     """The residual VAE, with channel norm: x [B, C, H, H] in [−1, 1], z [B, d].
 
-    ``width`` is the decoder's; the encoder, which has the easier part, takes half of it.
+    ``width`` is the decoder's; the encoder, which has the easier part, takes half of it. Given an
+    image as condition, the decoder is an encoder–decoder with skips from that image.
     """
 
     def __init__(
@@ -194,6 +139,12 @@ class ModernVAE(VAE):
         depth: int,
         latent_dim: int,
         dropout: float = 0.0,
+        condition: Condition | None = None,
     ) -> None:
-        encoder = Encoder(shape, max(1, width // 2), depth, latent_dim, dropout)
-        super().__init__(encoder, Decoder(shape, width, depth, latent_dim), latent_dim)
+        encoder = Encoder(shape, max(1, width // 2), depth, latent_dim, dropout, condition)
+        decoder: nn.Module
+        if condition is not None and condition.kind == "image":
+            decoder = ImageDecoder(shape, width, depth, latent_dim, condition)
+        else:
+            decoder = Decoder(shape, width, depth, latent_dim, condition)
+        super().__init__(encoder, decoder, latent_dim)
