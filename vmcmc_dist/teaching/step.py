@@ -33,6 +33,7 @@ from vmcmc_dist.teaching.losses import energy_loss, gaussian_nll, negative_elbo,
 from vmcmc_dist.teaching.noise_plan import NoisePlan
 
 Record = dict[str, Tensor]
+Given = tuple[()] | tuple[Tensor]
 
 
 def raise_it(error: DivergenceError | None) -> None:
@@ -50,6 +51,8 @@ class TeachingPlan:
         accumulation: micro-batches; both must be divisible by it. θ and α stay fixed until
             every micro-batch has been proposed and revised.
         precision: of the energy inside the chain; its state and noise are always fp32.
+        pin: of inpainting: c → (known, free), the pixels that proposals and chains keep (where
+            free is 0), so that only the rest is generated.
         agree: called once a step, after the chains and before the nets learn, with the error
             of this worker's chains or ``None``; must raise on every worker if one has an error.
     """
@@ -61,24 +64,38 @@ class TeachingPlan:
     chains: int
     accumulation: int = 1
     precision: Precision = "fp32"
+    pin: Callable[[Tensor], tuple[Tensor, Tensor]] | None = None
     agree: Callable[[DivergenceError | None], None] = raise_it
 
 
 @dataclass
 class Refined:
-    """Chains of one micro-batch: codes z [B, d], proposals x₀ and refined samples x̃ [B, ...]."""
+    """Chains of one micro-batch: codes z [B, d], proposals x₀ and refined samples x̃ [B, ...].
+
+    ``c`` is what the chains were given, a tuple of one tensor, or empty; ``free`` where they moved.
+    """
 
     z: Tensor
     proposal: Tensor
     x: Tensor
     info: ChainInfo
+    c: Given = ()
+    free: Tensor | None = None
 
 
-def teach(x: Tensor, energy: Learner, vae: Learner, plan: TeachingPlan, noise: NoisePlan) -> Record:
+def teach(
+    x: Tensor,
+    energy: Learner,
+    vae: Learner,
+    plan: TeachingPlan,
+    noise: NoisePlan,
+    c: Tensor | None = None,
+) -> Record:
     """One iteration on a batch of data; both nets are updated.
 
     Args:
         x: this worker's data [B, ...]; images in [-1, 1].
+        c: conditions of the data [B, ...]; chains take the same ones, so as many chains as data.
 
     Returns:
         Means over this worker's samples, 0-d tensors on the device: ``energy_data``,
@@ -90,16 +107,21 @@ def teach(x: Tensor, energy: Learner, vae: Learner, plan: TeachingPlan, noise: N
     """
     batches = x.chunk(plan.accumulation)
     chunks = range(plan.accumulation)
+    given: Sequence[Given] = [()] * plan.accumulation
+    if c is not None:
+        if plan.chains != len(x):
+            raise ValueError(f"{len(x)} conditions for {plan.chains} chains: make them equal")
+        given = [(part,) for part in c.chunk(plan.accumulation)]
     if noise.images < plan.vae.head_start_images:
-        return head_start(batches, vae, plan, noise)
+        return head_start(batches, given, vae, plan, noise)
     refined: list[Refined] = []
     failure = None
     try:
-        refined = [propose_and_revise(energy, vae, plan, noise, chunk) for chunk in chunks]
+        refined = [propose_and_revise(energy, vae, plan, noise, i, given[i]) for i in chunks]
     except DivergenceError as error:
         failure = error
     plan.agree(failure)
-    records = [learn_energy(energy, batches[i], refined[i].x, plan, noise, i) for i in chunks]
+    records = [learn_energy(energy, batches[i], refined[i], plan, noise, i) for i in chunks]
     energy_norm = energy.step()
     records += [learn_vae(vae, batches[i], refined[i], plan, noise, i) for i in chunks]
     vae_norm = vae.step()
@@ -115,14 +137,18 @@ def teach(x: Tensor, energy: Learner, vae: Learner, plan: TeachingPlan, noise: N
 
 
 def head_start(
-    batches: Sequence[Tensor], vae: Learner, plan: TeachingPlan, noise: NoisePlan
+    batches: Sequence[Tensor],
+    given: Sequence[Given],
+    vae: Learner,
+    plan: TeachingPlan,
+    noise: NoisePlan,
 ) -> Record:
     """An iteration before teaching begins: the VAE's ELBO of the data, and nothing else."""
     plan.agree(None)
     records = []
     for chunk, x in enumerate(batches):
         eps = noise("posterior_data", chunk, len(x), plan.accumulation)
-        out = vae(x, eps.normal((len(x), plan.latent_dim)), None)
+        out = vae(x, eps.normal((len(x), plan.latent_dim)), None, *given[chunk])
         elbo = negative_elbo(x, out.recon, out.mu, out.logvar, plan.vae.sigma)
         loss = vae_loss(elbo, plan.vae)
         vae.backward(loss)
@@ -138,31 +164,45 @@ def head_start(
 
 
 def propose_and_revise(
-    energy: Learner, vae: Learner, plan: TeachingPlan, noise: NoisePlan, chunk: int
+    energy: Learner,
+    vae: Learner,
+    plan: TeachingPlan,
+    noise: NoisePlan,
+    chunk: int,
+    c: Given = (),
 ) -> Refined:
-    """z ~ N(0, I), x₀ = g(z), then T Langevin steps on U from x₀; no gradient to any weight."""
+    """z ~ N(0, I), x₀ = g(z, c), then T Langevin steps on U(·, c); no gradient to any weight."""
     rows = plan.chains // plan.accumulation
     z = noise("z", chunk, rows, plan.accumulation).normal((rows, plan.latent_dim))
     with torch.no_grad():
-        proposal = vae.sampler(z).float()
+        proposal = vae.sampler(z, *c).float()
+    free = None
+    if plan.pin is not None:
+        known, free = plan.pin(*c)
+        proposal = torch.where(free.bool(), proposal, known)
     x, info = run_chain(
         energy.sampler,
         proposal,
         plan.langevin,
         noise("chain", chunk, rows, plan.accumulation),
+        condition=c[0] if c else None,
+        free=free,
         precision=plan.precision,
     )
-    return Refined(z, proposal, x, info)
+    return Refined(z, proposal, x, info, c, free)
 
 
 def learn_energy(
-    energy: Learner, x: Tensor, refined: Tensor, plan: TeachingPlan, noise: NoisePlan, chunk: int
+    energy: Learner, x: Tensor, refined: Refined, plan: TeachingPlan, noise: NoisePlan, chunk: int
 ) -> Record:
     """Accumulate the gradient of E_data[U] − E_x̃[U] (+ α-penalty) of one micro-batch."""
     std = noise_level(plan.energy, noise.images)
     if std:
-        x = x + std * noise("data", chunk, len(x), plan.accumulation).normal(x.shape)
-    u_data, u_refined = energy(torch.cat([x, refined])).float().split([len(x), len(refined)])
+        eps = noise("data", chunk, len(x), plan.accumulation).normal(x.shape)
+        x = x + std * (eps if refined.free is None else eps * refined.free)
+    both = torch.cat([x, refined.x])
+    u = energy(both, *(torch.cat([c, c]) for c in refined.c)).float()
+    u_data, u_refined = u.split([len(x), len(refined.x)])
     loss = energy_loss(u_data, u_refined, plan.energy)
     energy.backward(loss)
     return {
@@ -191,11 +231,9 @@ def learn_vae(
         noise(f"posterior{name}", chunk, len(rows), chunks).normal((len(rows), plan.latent_dim))
         for name, rows in encoded.items()
     ]
-    out = vae(
-        torch.cat(list(encoded.values())),
-        torch.cat(eps),
-        refined.z if objective.same_z_weight else None,
-    )
+    given = [torch.cat([c] * len(encoded)) for c in refined.c]
+    same_z = refined.z if objective.same_z_weight else None
+    out = vae(torch.cat(list(encoded.values())), torch.cat(eps), same_z, *given, *refined.c)
     sizes = [len(rows) for rows in encoded.values()]
     parts = zip(out.recon.split(sizes), out.mu.split(sizes), out.logvar.split(sizes), strict=True)
 
