@@ -7,7 +7,8 @@ with open_stream(cfg, seed=0, local_batch=64) as stream:
 """
 
 from vmcmc_dist.data.celeba_layout import to_celeba_layout, write_celeba_layout
-from vmcmc_dist.data.config import DataConfig, cache_dir
+from vmcmc_dist.data.conditions import condition_of, conditions, visible
+from vmcmc_dist.data.config import ConditionConfig, DataConfig, cache_dir
 from vmcmc_dist.data.densities import DENSITIES, Density, DensityStream, density
 from vmcmc_dist.data.inspect import Inspection, inspect, write_grid
 from vmcmc_dist.data.manifest import LabelInfo, Manifest, ShardInfo, open_manifest
@@ -18,6 +19,7 @@ from vmcmc_dist.data.stream import Batch, ShardStream
 __all__ = [
     "DENSITIES",
     "Batch",
+    "ConditionConfig",
     "DataConfig",
     "Density",
     "DensityStream",
@@ -27,6 +29,8 @@ __all__ = [
     "ShardInfo",
     "ShardStream",
     "cache_dir",
+    "condition_of",
+    "conditions",
     "density",
     "ensure_prepared",
     "inspect",
@@ -34,6 +38,7 @@ __all__ = [
     "open_stream",
     "prepare",
     "to_celeba_layout",
+    "visible",
     "write_celeba_layout",
     "write_grid",
 ]

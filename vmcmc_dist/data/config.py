@@ -79,6 +79,24 @@ class DataConfig:
     )
 
 
+@dataclass
+class ConditionConfig:
+    """What a conditional model is told beside x: the condition c, made from each sample."""
+
+    kind: Literal["none", "class", "attributes", "pair", "inpaint", "colour", "upscale"] = setting(
+        "none",
+        "class or attributes: the label; pair: the sample's input image; inpaint: x with a part "
+        "hidden; colour: x in grey; upscale: x in low resolution",
+    )
+    mask: Literal["left", "right", "top", "bottom", "centre", "random", "free_form", "mixed"] = (
+        setting("mixed", "inpaint: what is hidden; mixed = for each sample one of them, by chance")
+    )
+    mask_share: Optional[float] = setting(  # noqa: UP045
+        None, "inpaint: hidden share of the pixels; empty = the mask's own (1/4 or 1/2)", gt=0, lt=1
+    )
+    upscale_factor: int = setting(4, "upscale: low resolution is smaller by this", ge=2, le=64)
+
+
 def cache_dir() -> Path:
     """Where prepared data lies by default: ``$VMCMC_CACHE``, else ``~/.cache/vmcmc_dist``."""
     return Path(os.environ.get("VMCMC_CACHE") or Path.home() / ".cache" / "vmcmc_dist")

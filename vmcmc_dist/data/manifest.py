@@ -46,6 +46,7 @@ class Manifest:
     """A data set in shards.
 
     ``shape`` is (C, H, W) for images (dtype uint8) or (D,) for vectors (dtype float32).
+    ``source_shape`` is (C', H, W) of the input images, where samples are pairs; else None.
     ``base`` is the folder or s3:// prefix it lies in and is not stored.
     """
 
@@ -59,6 +60,7 @@ class Manifest:
     key: str = ""
     bad: tuple[str, ...] = ()
     base: str = ""
+    source_shape: tuple[int, ...] | None = None
 
     @property
     def num_samples(self) -> int:
@@ -72,13 +74,15 @@ class Manifest:
 
     @property
     def sample_bytes(self) -> int:
-        """Bytes of one decoded sample."""
-        return int(np.prod(self.shape)) * np.dtype(self.dtype).itemsize
+        """Bytes of one decoded sample, its input image included."""
+        values = int(np.prod(self.shape)) + int(np.prod(self.source_shape or 0))
+        return values * np.dtype(self.dtype).itemsize
 
     @property
     def checksum(self) -> str:
         """sha256 of what the shards hold and how it is to be read."""
         content = [self.source, self.split, self.shape, self.dtype, asdict(self.labels)]
+        content += [self.source_shape] if self.source_shape else []
         content += [[s.name, s.count, s.bytes, s.sha256] for s in self.shards]
         return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
@@ -88,6 +92,7 @@ class Manifest:
 
     def to_json(self) -> str:
         """The text of manifest.json; the same manifest gives the same bytes."""
+        pairs = {"source_shape": list(self.source_shape)} if self.source_shape else {}
         return json.dumps(
             {
                 "schema_version": SCHEMA_VERSION,
@@ -96,6 +101,7 @@ class Manifest:
                 "split": self.split,
                 "num_samples": self.num_samples,
                 "shape": list(self.shape),
+                **pairs,
                 "dtype": self.dtype,
                 "labels": {"kind": self.labels.kind, "names": list(self.labels.names)},
                 "bad": list(self.bad),
@@ -123,6 +129,7 @@ class Manifest:
                 key=record["key"],
                 bad=tuple(record["bad"]),
                 base=base,
+                source_shape=_optional_shape(record.get("source_shape")),
             )
             version, checksum = record["schema_version"], record["checksum"]
         except (ValueError, KeyError, TypeError) as error:
@@ -140,6 +147,10 @@ class Manifest:
         if manifest.num_samples == 0:
             raise DataError(f"{where}: no samples in it; prepare the data again")
         return manifest
+
+
+def _optional_shape(shape: list[int] | None) -> tuple[int, ...] | None:
+    return None if shape is None else tuple(int(n) for n in shape)
 
 
 def _shard(where: str, record: dict[str, Any]) -> ShardInfo:

@@ -27,12 +27,14 @@ class Batch:
     y      int64 [B] classes, int64 [B, A] attributes (0/1), or None
     index  int64 [B] global sample index p, counted over epochs: epoch p // N, position p % N
     row    int64 [B] the sample's number in the data set, in the manifest's order
+    source uint8 [B, C', H, W] the input images of pairs, mirrored together with x; else None
     """
 
     x: torch.Tensor
     y: torch.Tensor | None
     index: torch.Tensor
     row: torch.Tensor
+    source: torch.Tensor | None = None
 
 
 class ShardStream:
