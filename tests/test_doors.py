@@ -31,7 +31,7 @@ OPEN = {
     "errors": set(),
     "settings": set(),
     "config": {"data", "engine", "langevin", "models", "teaching"},
-    "trained": {"config", "langevin", "models", "engine"},
+    "trained": {"config", "data", "langevin", "models", "engine"},
     "__init__": {"config", "trained"},
     "__main__": {"cli"},
 }  # fmt: skip

@@ -19,7 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from vmcmc_dist.data.config import DataConfig
+from vmcmc_dist.data.config import ConditionConfig, DataConfig
 from vmcmc_dist.engine.config import (
     OptimizerConfig,
     ResourcesConfig,
@@ -58,6 +58,7 @@ class Config:
         "torchrun where that started us",
     )
     data: DataConfig = field(default_factory=DataConfig)
+    condition: ConditionConfig = field(default_factory=ConditionConfig)
     energy: EnergyConfig = field(default_factory=EnergyConfig)
     vae: VAEConfig = field(default_factory=VAEConfig)
     langevin: LangevinConfig = field(default_factory=LangevinConfig)
@@ -188,6 +189,15 @@ def validate(config: Config) -> None:
         raise ConfigError(
             "vae.refined_weight and vae.data_weight are both 0: the VAE learns nothing"
         )
+    if config.condition.kind != "none":
+        if train.chains not in (0, train.batch_size):
+            raise ConfigError(
+                f"train.chains={train.chains}: a conditional model takes the conditions of its "
+                "chains from the data, one each; set train.chains=0"
+            )
+        for key, net in (("energy.net", config.energy.net), ("vae.net", config.vae.net)):
+            if net != "modern":
+                raise ConfigError(f"{key}={net} takes no condition; set {key}=modern")
     if config.data.source == "toy2d":
         for key, net in (("energy.net", config.energy.net), ("vae.net", config.vae.net)):
             if net != "mlp":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 from typing import overload
 
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from vmcmc_dist.config import Config, config_from_dict
+from vmcmc_dist.data.conditions import visible
 from vmcmc_dist.errors import CheckpointError, ConfigError
 from vmcmc_dist.langevin.chain import Callback, run_chain
 from vmcmc_dist.langevin.config import LangevinConfig
@@ -31,6 +33,7 @@ class Trained:
         shape: of one sample.
         images: how many the weights were trained on.
         condition: what the nets are told beside x; None for an unconditional model.
+        label_names: of classes or attributes, in the order of c; empty where there are none.
     """
 
     def __init__(
@@ -41,12 +44,13 @@ class Trained:
         vae: VAE,
         *,
         condition: Condition | None = None,
+        label_names: Sequence[str] = (),
         images: int = 0,
         device: torch.device | str = "cpu",
         precision: str | None = None,
     ):
         self.config, self.shape, self.images = config, tuple(shape), images
-        self.condition = condition
+        self.condition, self.label_names = condition, tuple(label_names)
         self.device = torch.device(device)
         self.energy_net = energy_net.to(self.device).eval().requires_grad_(False)
         self.vae = vae.to(self.device).eval().requires_grad_(False)
@@ -83,7 +87,11 @@ class Trained:
     def propose(self, n: int, *, c: Tensor | None = None, seed: int = 0) -> Tensor:
         """n proposals g(z), z ~ N(0, I): [n, *shape], where chains start."""
         z = Noise(stream_seed(seed, "z"), self.device).normal((n, self.vae.latent_dim))
-        return self.decode(z, c)
+        x = self.decode(z, c)
+        if self.config.condition.kind == "inpaint" and c is not None:
+            known, free = visible(c.to(self.device))
+            return torch.where(free.bool(), x, known)
+        return x
 
     @overload
     def sample(
@@ -134,10 +142,13 @@ class Trained:
         """The chain from x [B, *shape]: refined samples and the chain's record.
 
         Args:
-            free: [B or 1, …], 1 where x may move, 0 where it stays as given (inpainting).
+            free: [B or 1, …], 1 where x may move, 0 where it stays as given (inpainting); a
+                model that was trained to inpaint takes it from c.
             callback: called as (step, x, energies [B], ∂U/∂x) before each step.
         """
         given = self._condition(c, len(x))
+        if free is None and self.config.condition.kind == "inpaint":
+            free = visible(given[0])[1]
         return run_chain(
             self._chain_energy,
             self._checked(x),
@@ -228,7 +239,14 @@ def load(
         ) from None
     chosen = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     return Trained(
-        config, shape, energy_net, vae, condition=condition, images=saved.images, device=chosen
+        config,
+        shape,
+        energy_net,
+        vae,
+        condition=condition,
+        label_names=saved.state.get("labels", ()),
+        images=saved.images,
+        device=chosen,
     )
 
 

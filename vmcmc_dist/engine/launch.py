@@ -22,7 +22,7 @@ from vmcmc_dist.data.open import ensure_prepared
 from vmcmc_dist.engine.checkpoint import CheckpointFolder, load_checkpoint
 from vmcmc_dist.engine.progress import TrainingProgress, duration
 from vmcmc_dist.engine.ray_launch import RayRun
-from vmcmc_dist.engine.resources import check_shape, cpu_count, resolve
+from vmcmc_dist.engine.resources import check_data, cpu_count, resolve
 from vmcmc_dist.engine.run_folder import RunFolder, describe_environment
 from vmcmc_dist.engine.terminal import Terminal
 from vmcmc_dist.errors import CheckpointError
@@ -74,7 +74,7 @@ def train(config: Config) -> Outcome:
             if config.preset == "cpu" and config.resources.device == "cpu":
                 say("no GPU here: the CPU preset, with small nets and a short run")
             manifest = prepare_data(config, say)
-            check_shape(config, tuple(manifest.shape))
+            check_data(config, manifest)
             resumed = check_resume(config, folder)
             if resumed:
                 say(f"going on from {resumed:,} images ({folder.path})", soft_wrap=True)

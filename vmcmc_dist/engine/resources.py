@@ -10,8 +10,10 @@ from pathlib import Path
 import torch
 
 from vmcmc_dist.config import Config, validate
+from vmcmc_dist.data.conditions import condition_of
+from vmcmc_dist.data.manifest import Manifest
 from vmcmc_dist.errors import ConfigError, ResourceError
-from vmcmc_dist.models import check_nets
+from vmcmc_dist.models import Condition, check_nets
 
 
 def cpu_count() -> int:
@@ -99,10 +101,12 @@ def check(config: Config) -> None:
         )
 
 
-def check_shape(config: Config, shape: tuple[int, ...]) -> None:
-    """Whether the nets fit the data's samples; :class:`ConfigError` if not."""
-    check_nets(config.energy, shape, "energy")
-    check_nets(config.vae, shape, "vae")
+def check_data(config: Config, manifest: Manifest) -> None:
+    """Whether the nets and the condition fit the data; :class:`ConfigError` if not."""
+    condition = Condition.of(condition_of(config.condition, manifest))
+    shape = tuple(manifest.shape)
+    check_nets(config.energy, shape, "energy", condition)
+    check_nets(config.vae, shape, "vae", condition)
 
 
 def _absolute(path: str | None) -> str | None:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from vmcmc_dist.config import Config
+from vmcmc_dist.data.conditions import conditions
 from vmcmc_dist.data.densities import density
 from vmcmc_dist.data.manifest import Manifest
 from vmcmc_dist.data.open import open_stream
@@ -20,7 +21,7 @@ from vmcmc_dist.evaluation.density_picture import save_density_picture
 from vmcmc_dist.evaluation.metrics import MomentSums, frechet_distance
 from vmcmc_dist.evaluation.pictures import caption_line, save_pair_grid
 from vmcmc_dist.evaluation.quadrature import Divergences, measure
-from vmcmc_dist.models import VAE
+from vmcmc_dist.models import VAE, Condition
 from vmcmc_dist.trained import Trained
 
 THUMBNAIL = 4
@@ -37,11 +38,13 @@ class Recorder(Protocol):
     def write(self, energy: nn.Module, vae: VAE, images: int) -> dict[str, Any]: ...
 
 
-def make_recorder(config: Config, manifest: Manifest, folder: RunFolder) -> Recorder:
+def make_recorder(
+    config: Config, manifest: Manifest, folder: RunFolder, condition: Condition | None
+) -> Recorder:
     """Grids for images; densities and their divergences for 2-D data; figures for the rest."""
     if config.data.source == "toy2d":
         return DensityRecorder(config, folder)
-    return SampleRecorder(config, manifest, folder)
+    return SampleRecorder(config, manifest, folder, condition)
 
 
 class SampleRecorder:
@@ -52,8 +55,16 @@ class SampleRecorder:
     by the small number of samples; compare it within a run only.
     """
 
-    def __init__(self, config: Config, manifest: Manifest, folder: RunFolder):
+    def __init__(
+        self,
+        config: Config,
+        manifest: Manifest,
+        folder: RunFolder,
+        condition: Condition | None = None,
+    ):
         self.config, self.manifest, self.folder = config, manifest, folder
+        self.condition = condition
+        self._c: Tensor | None = None
         self.shape = tuple(manifest.shape)
         self.last_picture: Path | None = None
         self._reference: tuple[Tensor, Tensor] | None = None
@@ -61,19 +72,32 @@ class SampleRecorder:
     def write(self, energy: nn.Module, vae: VAE, images: int) -> dict[str, Any]:
         """Draw, save ``samples/IMAGES.png``, and return the record for metrics.jsonl."""
         device = next(energy.parameters()).device
-        model = Trained(self.config, self.shape, energy, vae, images=images, device=device)
-        refined, proposals = model.sample(
-            self.config.train.sample_count, seed=self.config.seed, return_proposals=True
+        count, seed = self.config.train.sample_count, self.config.seed
+        model = Trained(
+            self.config,
+            self.shape,
+            energy,
+            vae,
+            condition=self.condition,
+            images=images,
+            device=device,
         )
+        c = self._conditions(count)
+        refined, proposals = model.sample(count, c=c, seed=seed, return_proposals=True)
         steps = model.chain_config().steps
         if len(self.shape) == 3:
-            shown = min(self.config.train.sample_count, SHOWN)
+            columns = None
+            if self.condition is not None and self.condition.kind == "class":
+                columns = self.condition.size if self.condition.size <= 16 else None
+            shown = min(count, SHOWN) if columns is None else min(count, 8 * columns)
             self.last_picture = save_pair_grid(
                 self.folder.samples / f"{images:09d}.png",
                 proposals[:shown],
                 refined[:shown],
+                given=self._shown(c, shown),
                 title=self.config.name,
                 caption=caption_line(self.config.name, images, steps),
+                columns=columns,
             )
         return {
             "kind": "sample",
@@ -86,6 +110,28 @@ class SampleRecorder:
             "spread": float(refined.std(0).mean()),
             "spread_proposals": float(proposals.std(0).mean()),
         }
+
+    def _conditions(self, count: int) -> Tensor | None:
+        """Conditions of the grid: every class in turn, else those of the data's first samples."""
+        if self.condition is None or self._c is not None:
+            return self._c
+        if self.condition.kind == "class":
+            self._c = torch.arange(count) % self.condition.size
+            return self._c
+        with open_stream(
+            self.config.data, seed=self.config.seed, local_batch=count, manifest=self.manifest
+        ) as stream:
+            batch = next(iter(stream))
+        x = to_model_range(batch.x)
+        self._c = conditions(self.config.condition, batch, x, self.config.seed)
+        return self._c
+
+    def _shown(self, c: Tensor | None, count: int) -> Tensor | None:
+        """The part of an image condition that can be looked at."""
+        if c is None or c.ndim != 4:
+            return None
+        channels = c.shape[1] - (self.config.condition.kind == "inpaint")
+        return c[:count, :channels]
 
     def _distance(self, x: Tensor) -> float:
         if self._reference is None:

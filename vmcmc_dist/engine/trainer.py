@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import torch
 from torch import Tensor
 
 from vmcmc_dist.config import Config, identity_changes, to_dict
+from vmcmc_dist.data.conditions import condition_of, conditions, visible
 from vmcmc_dist.data.manifest import Manifest
 from vmcmc_dist.data.open import open_stream
 from vmcmc_dist.data.scaling import to_model_range
@@ -26,7 +27,7 @@ from vmcmc_dist.engine.schedule import learning_rate
 from vmcmc_dist.engine.trackers import Trackers
 from vmcmc_dist.errors import CheckpointError, DivergenceError
 from vmcmc_dist.langevin.noise import stream_seed
-from vmcmc_dist.models import build_energy, build_vae
+from vmcmc_dist.models import Condition, build_energy, build_vae
 from vmcmc_dist.teaching.guard import Guard, ratios, regime
 from vmcmc_dist.teaching.noise_plan import NoisePlan
 from vmcmc_dist.teaching.step import TeachingPlan, teach
@@ -61,6 +62,7 @@ class Trainer:
     ):
         self.config, self.context, self.restart = config, context, restart
         self.manifest, self.shape = manifest, tuple(manifest.shape)
+        self.condition = Condition.of(condition_of(config.condition, manifest))
         self.folder = RunFolder(f"{config.out}/{config.name}")
         self.checkpoints = CheckpointFolder(self.folder.checkpoints, config.train.keep)
         self.images, self.seconds, self.iteration = 0, 0.0, 0
@@ -100,7 +102,7 @@ class Trainer:
     def iterate(self) -> dict[str, Tensor]:
         """One iteration: a batch of data, both nets learn, the averages follow."""
         train, waiting = self.config.train, time.monotonic()
-        x = self._next_batch()
+        x, c = self._next_batch()
         self.data_seconds += time.monotonic() - waiting
         torch.manual_seed(stream_seed(self.seed, "dropout", self.context.rank, self.images))
         head_start = int(self.config.vae.head_start_images)  # the energy's clock starts after it
@@ -118,7 +120,7 @@ class Trainer:
             per_sample=train.noise_per_sample,
             device=self.context.device,
         )
-        record = teach(x, self.energy, self.vae, self.plan, noise)
+        record = teach(x, self.energy, self.vae, self.plan, noise, c)
         self.images += train.batch_size
         self.iteration += 1
         for name, average in self.averages.items():
@@ -182,6 +184,8 @@ class Trainer:
                 "iteration": self.iteration,
                 "seconds": self._seconds(),
                 "shape": list(self.shape),
+                "condition": None if self.condition is None else asdict(self.condition),
+                "labels": list(self.manifest.labels.names),
                 "meter": meter,
                 "guard": self.guard.state(),
                 "lr_scale": self.restart.lr_scale,
@@ -229,8 +233,8 @@ class Trainer:
         self.seed = stream_seed(config.seed, "run", self.restart.rollbacks)
         torch.manual_seed(stream_seed(self.seed, "weights"))
         nets = {
-            "energy": build_energy(config.energy, self.shape),
-            "vae": build_vae(config.vae, self.shape),
+            "energy": build_energy(config.energy, self.shape, self.condition),
+            "vae": build_vae(config.vae, self.shape, self.condition),
         }
         self.averages: dict[str, EMA] = {}
         chains = train.chains or train.batch_size
@@ -263,6 +267,7 @@ class Trainer:
             chains=chains // context.world_size,
             accumulation=train.accumulation,
             precision="fp16" if train.precision == "fp16" else "fp32",  # a copy brings its own
+            pin=visible if config.condition.kind == "inpaint" else None,
             agree=self._agree,
         )
         self.stream = open_stream(
@@ -275,7 +280,7 @@ class Trainer:
             manifest=self.manifest,
         )
         self.batches = iter(self.stream)
-        self.samples = make_recorder(config, self.manifest, self.folder)
+        self.samples = make_recorder(config, self.manifest, self.folder, self.condition)
         self.trackers = Trackers(config, self.folder, self.images, active=context.rank == 0)
         self._open_interval()
 
@@ -291,9 +296,12 @@ class Trainer:
 
     # -- small parts ----------------------------------------------------------------------------
 
-    def _next_batch(self) -> Tensor:
-        x = next(self.batches).x.to(self.context.device, non_blocking=True)
-        return to_model_range(x)
+    def _next_batch(self) -> tuple[Tensor, Tensor | None]:
+        """Data [B, …] in the model's range, and their conditions."""
+        batch, device = next(self.batches), self.context.device
+        x = to_model_range(batch.x.to(device, non_blocking=True))
+        c = conditions(self.config.condition, batch, x, self.config.seed)
+        return x, None if c is None else c.to(device, non_blocking=True)
 
     def _sampling_nets(self):
         if self.config.sampling.ema:
@@ -301,7 +309,7 @@ class Trainer:
         nets = []
         for name in ("energy", "vae"):
             net = (build_energy if name == "energy" else build_vae)(
-                getattr(self.config, name), self.shape
+                getattr(self.config, name), self.shape, self.condition
             )
             net.load_state_dict(getattr(self, name).current)
             nets.append(net.to(self.context.device))

@@ -86,20 +86,23 @@ def save_pair_grid(
     proposals: Tensor,
     refined: Tensor,
     *,
+    given: Tensor | None = None,
     title: str = "",
     caption: str = "",
     columns: int | None = None,
 ) -> Path:
     """Proposals g(z) on the left, the same chains' refined samples on the right, as PNG.
 
-    Cell k on the left started the chain whose end is cell k on the right.
+    Cell k on the left started the chain whose end is cell k on the right. ``given``: image
+    conditions [N, 1 or 3, H, W], drawn before both.
     """
     if proposals.shape != refined.shape:
         raise DataError(
             f"proposals {list(proposals.shape)} and refined samples {list(refined.shape)} differ "
             "in shape: a chain has one start and one end"
         )
-    panels = [
+    panels = [] if given is None else [("given · condition", tile(given, columns))]
+    panels += [
         ("proposals · VAE decoder", tile(proposals, columns)),
         ("refined · after Langevin", tile(refined, columns)),
     ]

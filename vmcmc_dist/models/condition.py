@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +23,11 @@ class Condition:
 
     kind: Literal["class", "attributes", "image"]
     size: int
+
+    @classmethod
+    def of(cls, found: tuple[str, int] | None) -> Condition | None:
+        """From (kind, size) as the data say them; ``None`` stays ``None``."""
+        return None if found is None else cls(cast(Any, found[0]), found[1])
 
     def shape(self, rows: int, sample: tuple[int, ...]) -> tuple[int, ...]:
         """Shape of c for ``rows`` samples of shape ``sample``."""
