@@ -60,6 +60,8 @@ def test_all_weights_of_a_conditional_net_learn(given: tuple[Condition, Tensor])
     (out.recon.square().mean() + out.mu.square().mean() + out.logvar.square().mean()).backward()
     dead = [n for n, p in vae.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
     assert not dead
+    if condition.kind == "image":  # the last layer sees the image itself
+        assert vae.decoder.image[0].weight.grad[:, -condition.size :].abs().sum() > 0
 
 
 def test_encoder_and_decoder_depend_on_the_condition(given: tuple[Condition, Tensor]) -> None:
