@@ -21,6 +21,7 @@ class DataConfig:
         "fashion_mnist",
         "folder",
         "arrays",
+        "pairs",
         "faces",
         "toy2d",
         "shards",
@@ -48,6 +49,26 @@ class DataConfig:
     faces: int = setting(6000, "how many built-in faces to render", unit="images", ge=1, le=202599)
     density: Literal["rings", "pinwheel", "checkerboard", "gaussians"] = setting(
         "rings", "which 2-D density `toy2d` draws from"
+    )
+    input: Optional[str] = setting(  # noqa: UP045
+        None,
+        "pairs: names of the input images with one *, e.g. *.edge.png or input/*; *.jpg:left is "
+        "the left half of each image",
+    )
+    target: Optional[str] = setting(  # noqa: UP045
+        None, "pairs: names of the target images, in the same way; what * stands for makes the pair"
+    )
+    input_channels: Optional[int] = setting(  # noqa: UP045
+        None, "pairs: channels of the input images, 1 or 3; empty = as the first", ge=1, le=3
+    )
+    crops: int = setting(
+        0, "pairs: random crops from each pair; 0 = its centre alone", unit="crops", ge=0
+    )
+    crop_resize: Optional[int] = setting(  # noqa: UP045
+        None,
+        "pairs: shorter side of an image before it is cropped at random; empty = unscaled",
+        unit="pixels",
+        ge=4,
     )
     flip: bool = setting(False, "mirror images left to right with probability 1/2")
     shuffle: bool = setting(True, "a new order every epoch; off = the order of the shards")

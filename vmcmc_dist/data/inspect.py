@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import torch
 from PIL import Image
 
 from vmcmc_dist.data.config import DataConfig
@@ -32,10 +33,12 @@ class Inspection:
     histogram: dict[str, int]
     mean: float
     std: float
+    source_shape: tuple[int, ...] | None = None
 
 
 def inspect(manifest: Manifest, *, grid: Path | None = None, side: int = 8) -> Inspection:
-    """Read every sample once; if ``grid`` is given, write a PNG of side x side samples there.
+    """Read every sample once; if ``grid`` is given, write a PNG of side x side samples there,
+    pairs as the input with its target to the right.
 
     ``mean`` and ``std`` are of all values, in the data's own units (0–255 for images).
     Raises DataError for a torn or missing shard.
@@ -56,7 +59,8 @@ def inspect(manifest: Manifest, *, grid: Path | None = None, side: int = 8) -> I
             if batch.y is not None:
                 y = batch.y[:taken].numpy()
                 counts += np.bincount(y, minlength=len(names)) if y.ndim == 1 else y.sum(0)
-            picture += list(batch.x[: min(taken, side * side - len(picture))].numpy())
+            shown = min(taken, side * side - len(picture))
+            picture += list(_side_by_side(batch.x[:shown].numpy(), batch.source))
             left -= taken
             if left <= 0:
                 break
@@ -76,7 +80,17 @@ def inspect(manifest: Manifest, *, grid: Path | None = None, side: int = 8) -> I
         histogram=dict(zip(names, (int(c) for c in counts), strict=True)),
         mean=mean,
         std=float(np.sqrt(max(0.0, squares / values - mean * mean))),
+        source_shape=manifest.source_shape,
     )
+
+
+def _side_by_side(x: np.ndarray, source: torch.Tensor | None) -> np.ndarray:
+    """[N, C, H, W] with the input images, if there are any, to the left: [N, 1 or 3, H, 2W]."""
+    if source is None:
+        return x
+    left = source[: len(x)].numpy()
+    channels = max(left.shape[1], x.shape[1])
+    return np.concatenate([np.repeat(a, channels // a.shape[1], 1) for a in (left, x)], 3)
 
 
 def write_grid(images: np.ndarray, path: Path, columns: int) -> None:

@@ -61,6 +61,14 @@ def _checked(manifest: Manifest, cfg: DataConfig) -> Manifest:
                     f"{manifest.base}: its images have {key} {found}, the config says "
                     f"data.{key}={wanted}; change it, or prepare the data again"
                 )
+    inputs = manifest.source_shape[0] if manifest.source_shape else None
+    if cfg.source == "pairs" and inputs is None:
+        raise DataError(f"{manifest.base}: its samples are no pairs; prepare the data again")
+    if cfg.input_channels is not None and cfg.input_channels != inputs:
+        raise DataError(
+            f"{manifest.base}: its input images have {inputs} channels, the config says "
+            f"data.input_channels={cfg.input_channels}; change it, or prepare the data again"
+        )
     return manifest
 
 

@@ -101,6 +101,8 @@ def _key(cfg: DataConfig) -> str:
         cfg.format,
     ]
     parts += [cfg.jpeg_quality, cfg.shard_samples, raw]
+    if cfg.source == "pairs":
+        parts += [cfg.input, cfg.target, cfg.input_channels, cfg.crops, cfg.crop_resize]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
@@ -181,6 +183,7 @@ def _write(
         split=cfg.split,
         key=key,
         bad=tuple(bad),
+        source_shape=None if code.source is None else code.source.shape,
     )
 
 

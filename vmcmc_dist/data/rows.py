@@ -30,6 +30,7 @@ class Rows:
         self._have = np.zeros(number, dtype=bool)
         self._x = np.empty((number, *manifest.shape), dtype=manifest.dtype)
         self._y = self._labels(number)
+        self._source = self._sources(number)
         self._missing = manifest.counts.copy()
 
     def _labels(self, number: int) -> np.ndarray | None:
@@ -38,6 +39,10 @@ class Rows:
             return None
         shape = (number,) if labels.width is None else (number, labels.width)
         return np.empty(shape, dtype=np.int64)
+
+    def _sources(self, number: int) -> np.ndarray | None:
+        shape = self.manifest.source_shape
+        return None if shape is None else np.empty((number, *shape), dtype=self.manifest.dtype)
 
     def request(self, keep: Iterable[int]) -> None:
         """Start reading the shards in ``keep`` that are not at hand, and forget all others."""
@@ -57,26 +62,37 @@ class Rows:
         future.set_result(shards.read_shard(self.manifest, shard, verify=verify))
         return future
 
-    def fetch(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
-        """Rows int64 [B], of requested shards → x [B, *shape] and labels int64 [B(, A)] or None."""
+    def fetch(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray | None, np.ndarray | None]:
+        """Rows int64 [B], of requested shards → x [B, *shape], labels int64 [B(, A)] or None, and
+        the input images of pairs [B, *source_shape] or None.
+        """
         if not self.resident:
             x = np.empty((len(rows), *self.manifest.shape), dtype=self.manifest.dtype)
-            y = self._labels(len(rows))
-            self._decode(rows, x, y, np.arange(len(rows)))
-            return x, y
+            y, source = self._labels(len(rows)), self._sources(len(rows))
+            self._decode(rows, x, y, source, np.arange(len(rows)))
+            return x, y, source
         wanted = np.unique(rows[~self._have[rows]])
         if len(wanted):
-            self._decode(wanted, self._x, self._y, wanted)
+            self._decode(wanted, self._x, self._y, self._source, wanted)
             self._have[wanted] = True
             touched = np.searchsorted(self.offsets, wanted, side="right") - 1
             np.subtract.at(self._missing, touched, 1)
             for shard in np.unique(touched):
                 if self._missing[shard] == 0:
                     self._shards.pop(int(shard), None)
-        return self._x[rows], None if self._y is None else self._y[rows]
+        return (
+            self._x[rows],
+            None if self._y is None else self._y[rows],
+            None if self._source is None else self._source[rows],
+        )
 
     def _decode(
-        self, rows: np.ndarray, x: np.ndarray, y: np.ndarray | None, places: np.ndarray
+        self,
+        rows: np.ndarray,
+        x: np.ndarray,
+        y: np.ndarray | None,
+        source: np.ndarray | None,
+        places: np.ndarray,
     ) -> None:
         shard_of = np.searchsorted(self.offsets, rows, side="right") - 1
         at_hand = {int(s): self._shards[int(s)].result() for s in np.unique(shard_of)}
@@ -89,6 +105,9 @@ class Rows:
                 x[places[i]] = shards.decode(path, sample, self.manifest.shape)
                 if y is not None:
                     y[places[i]] = sample.label
+                if source is not None and sample.source is not None:
+                    shape = source.shape[1:]
+                    source[places[i]] = shards.decode(path, sample.source, shape)
 
         if self._decoders is None or len(rows) < 2:
             work(range(len(rows)))

@@ -16,7 +16,8 @@ from vmcmc_dist.errors import DataError
 def scan(base: str, sizes: dict[str, int]) -> Manifest:
     """Count the samples of each tar and read shape and labels off the first sample.
 
-    Classes come from ``.cls`` members, attributes from ``.json`` with a list ``attributes``.
+    Samples with ``KEY.input.EXT`` and ``KEY.target.EXT`` are pairs. Classes come from ``.cls``
+    members, attributes from ``.json`` with a list ``attributes``.
     Raises DataError for a torn tar, or if the first sample holds no readable image.
     """
     infos, first, classes = [], None, 0
@@ -32,7 +33,15 @@ def scan(base: str, sizes: dict[str, int]) -> Manifest:
     if first is None:
         raise DataError(f"{base}: the shards hold no samples; prepare the data again")
     path, sample = first
-    shape, dtype = _shape(path, sample)
+    pairs = shards.is_pair(sample)
+    found = shards.encoded(path, sample, LabelInfo(), pairs=pairs)
+    shape, dtype = _shape(path, found)
+    source_shape = None if found.source is None else _shape(path, found.source)[0]
+    if source_shape is not None and source_shape[1:] != shape[1:]:
+        raise DataError(
+            f"{path}: sample {found.key}: input of {source_shape[2]}x{source_shape[1]} and target "
+            f"of {shape[2]}x{shape[1]} pixels; both images of a pair have the same size"
+        )
     return Manifest(
         source=f"webdataset:{base.rstrip('/').rsplit('/', 1)[-1]}",
         shape=shape,
@@ -40,11 +49,11 @@ def scan(base: str, sizes: dict[str, int]) -> Manifest:
         shards=tuple(infos),
         labels=_labels(sample, classes),
         base=base,
+        source_shape=source_shape,
     )
 
 
-def _shape(path: str, sample: dict) -> tuple[tuple[int, ...], str]:
-    found = shards.encoded(path, sample, LabelInfo())
+def _shape(path: str, found: shards.Encoded) -> tuple[tuple[int, ...], str]:
     if found.extension in shards.VECTORS:
         return np.load(io.BytesIO(found.data), allow_pickle=False).shape, "float32"
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import io
 import json
@@ -12,33 +13,37 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from vmcmc_dist.data import shards  # noqa: F401  (secures webdataset before it is used)
+from vmcmc_dist.data import shards  # secures webdataset before it is used
 from vmcmc_dist.data.config import DataConfig
 from vmcmc_dist.data.manifest import ShardInfo
-from vmcmc_dist.data.sources.base import Source, UndecodableError
+from vmcmc_dist.data.sources.base import Raw, Source, UndecodableError
+from vmcmc_dist.data.sources.images import MODES, square
+from vmcmc_dist.data.sources.pairs import Pairs
 from vmcmc_dist.errors import ConfigError, DataError
 
 from webdataset import TarWriter  # isort: skip
 
 MTIME = 0  # of every member, so that the bytes depend on the samples alone
-MODES = {1: "L", 3: "RGB"}
 PNG_UP_TO = 32
 
 
 @dataclass(frozen=True)
 class Coding:
-    """How samples are stored: shape (C, H, W) or (D,), and png, jpg or npy."""
+    """How images are stored: shape (C, H, W) or (D,), and png, jpg or npy; so for the input
+    images of pairs.
+    """
 
     shape: tuple[int, ...]
     extension: str
     quality: int
+    source: Coding | None = None
 
     @property
     def estimated_bytes(self) -> int:
         """Bytes per sample in the tar, on the safe side."""
         values = int(np.prod(self.shape))
         share = {"png": 1.0, "jpg": 0.5, "npy": 4.0}[self.extension]
-        return int(values * share) + 3072
+        return int(values * share) + 3072 + (self.source.estimated_bytes if self.source else 0)
 
 
 @dataclass(frozen=True)
@@ -58,7 +63,12 @@ def coding(cfg: DataConfig, source: Source) -> Coding:
     if channels not in MODES:
         raise ConfigError(f"data.channels={channels}: images have 1 or 3 channels")
     png = cfg.format == "png" or (cfg.format == "auto" and size <= PNG_UP_TO)
-    return Coding((channels, size, size), "png" if png else "jpg", cfg.jpeg_quality)
+    code = Coding((channels, size, size), "png" if png else "jpg", cfg.jpeg_quality)
+    if not isinstance(source, Pairs):
+        return code
+    extension = "jpg" if cfg.format == "jpeg" else "png"  # auto: edges and label maps stay exact
+    inputs = Coding((source.input_channels, size, size), extension, cfg.jpeg_quality)
+    return dataclasses.replace(code, source=inputs)
 
 
 def fit(image: Image.Image, shape: tuple[int, ...]) -> Image.Image:
@@ -66,13 +76,7 @@ def fit(image: Image.Image, shape: tuple[int, ...]) -> Image.Image:
     channels, side, _ = shape
     if image.mode != MODES[channels]:
         image = image.convert(MODES[channels])
-    short = min(image.size)
-    left, top = (image.width - short) // 2, (image.height - short) // 2
-    if image.width != image.height:
-        image = image.crop((left, top, left + short, top + short))
-    if short != side:
-        image = image.resize((side, side), Image.Resampling.LANCZOS)
-    return image
+    return square(image, side)
 
 
 def encode(value: Image.Image | np.ndarray, code: Coding) -> bytes:
@@ -95,17 +99,28 @@ def write_shard(source: Source, job: ShardJob) -> tuple[ShardInfo, list[str]]:
         for i in job.samples:
             try:
                 raw = source.load(i)
-                value = encode(raw.value, job.coding)
+                members = _images(raw, job.coding)
             except UndecodableError:
                 bad.append(source.describe(i))
                 continue
             except OSError as error:
                 raise DataError(f"{job.path.parent}: {error.strerror or error}") from None
-            tar.write({"__key__": f"{i:09d}", job.coding.extension: value, **_label(raw.label)})
+            tar.write({"__key__": f"{i:09d}", **members, **_label(raw.label)})
             count += 1
     with open(job.path, "rb") as written:
         sha256 = hashlib.file_digest(written, "sha256").hexdigest()
     return ShardInfo(job.path.name, count, job.path.stat().st_size, sha256), bad
+
+
+def _images(raw: Raw, code: Coding) -> dict[str, bytes]:
+    """The members of a sample that hold its image, or both images of a pair."""
+    value = encode(raw.value, code)
+    if raw.source is None or code.source is None:
+        return {code.extension: value}
+    return {
+        f"{shards.INPUT}.{code.source.extension}": encode(raw.source, code.source),
+        f"{shards.TARGET}.{code.extension}": value,
+    }
 
 
 def _label(label: Any) -> dict[str, bytes]:

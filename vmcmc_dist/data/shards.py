@@ -36,14 +36,19 @@ LABELS = ("cls", "json")
 ALLOWED = (*IMAGES, *VECTORS, *LABELS)
 
 
+INPUT, TARGET = "input", "target"
+"""Names of the two images of a pair: members ``KEY.input.EXT`` and ``KEY.target.EXT``."""
+
+
 @dataclass(frozen=True)
 class Encoded:
-    """One sample as it lies in the shard."""
+    """One image or vector as it lies in the shard; ``source`` is the input image of a pair."""
 
     key: str
     extension: str
     data: bytes
     label: Any
+    source: Encoded | None = None
 
 
 class _Hashing(io.RawIOBase):
@@ -90,12 +95,21 @@ def open_shard(path: str) -> IO[bytes]:
     return gopen(path) if store.is_remote(path) else store.open_file(path)
 
 
-def encoded(path: str, sample: dict[str, Any], labels: LabelInfo) -> Encoded:
-    """Pick the image or vector and the label out of a WebDataset sample."""
+def is_pair(sample: dict[str, Any]) -> bool:
+    """True if a WebDataset sample has an input or a target image."""
+    return any(f"{name}.{e}" in sample for name in (INPUT, TARGET) for e in IMAGES)
+
+
+def encoded(path: str, sample: dict[str, Any], labels: LabelInfo, *, pairs: bool) -> Encoded:
+    """Pick the image or vector (or both images of a pair) and the label out of a sample."""
     key = sample["__key__"]
-    extension = next((e for e in (*IMAGES, *VECTORS) if e in sample), None)
-    if extension is None:
-        raise DataError(f"{path}: sample {key} has no {'/'.join((*IMAGES, *VECTORS))} member")
+    source = None
+    if pairs:
+        extension = _member(path, sample, TARGET, IMAGES)
+        source_extension = _member(path, sample, INPUT, IMAGES)
+        source = Encoded(key, source_extension, sample[source_extension], None)
+    else:
+        extension = _member(path, sample, "", (*IMAGES, *VECTORS))
     label: Any = None
     try:
         if labels.kind == "class":
@@ -106,7 +120,20 @@ def encoded(path: str, sample: dict[str, Any], labels: LabelInfo) -> Encoded:
         raise DataError(f"{path}: sample {key} has no readable label ({labels.kind})") from None
     if labels.width is not None and len(label) != labels.width:
         raise DataError(f"{path}: sample {key} has {len(label)} attributes, not {labels.width}")
-    return Encoded(key, extension, sample[extension], label)
+    return Encoded(key, extension, sample[extension], label, source)
+
+
+def _member(path: str, sample: dict[str, Any], name: str, extensions: tuple[str, ...]) -> str:
+    """The sample's member ``name.EXT``, or ``EXT`` where ``name`` is empty."""
+    members = [f"{name}.{e}" if name else e for e in extensions]
+    found = next((member for member in members if member in sample), None)
+    if found is None:
+        has = ", ".join(sorted(m for m in sample if not m.startswith("__"))) or "none"
+        raise DataError(
+            f"{path}: sample {sample['__key__']} has no {'/'.join(members)} member (it has {has})"
+            + ("; pairs are KEY.input.EXT and KEY.target.EXT" if "." in has else "")
+        )
+    return found
 
 
 def read_shard(manifest: Manifest, shard: int, *, verify: bool) -> list[Encoded]:
@@ -115,9 +142,12 @@ def read_shard(manifest: Manifest, shard: int, *, verify: bool) -> list[Encoded]
     Raises DataError naming the shard if it is missing, torn, of another size, count or checksum.
     """
     info, path = manifest.shards[shard], manifest.path(shard)
+    pairs = manifest.source_shape is not None
     with open_shard(path) as file, store.store_errors(path):
         hashing = _Hashing(file)
-        samples = [encoded(path, s, manifest.labels) for s in tar_samples(path, hashing)]
+        samples = [
+            encoded(path, s, manifest.labels, pairs=pairs) for s in tar_samples(path, hashing)
+        ]
         hashing.drain()
     if hashing.bytes != info.bytes:
         raise DataError(

@@ -168,14 +168,17 @@ class _Batches:
             index = first + share
             row, keep = self.plan(index)
             self.rows.request(keep)
-            x, y = self.rows.fetch(row)
+            x, y, source = self.rows.fetch(row)
             if self.cfg.flip and x.ndim == 4:
-                x = np.where(coin_flips(self.seed, index)[:, None, None, None], x[..., ::-1], x)
+                coins = coin_flips(self.seed, index)[:, None, None, None]
+                x = np.where(coins, x[..., ::-1], x)
+                source = None if source is None else np.where(coins, source[..., ::-1], source)
             yield Batch(
                 torch.from_numpy(x),
                 None if y is None else torch.from_numpy(y),
                 torch.from_numpy(index),
                 torch.from_numpy(row),
+                None if source is None else torch.from_numpy(source),
             )
             first += self.local_batch * self.world_size
 

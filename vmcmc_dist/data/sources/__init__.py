@@ -17,6 +17,7 @@ from vmcmc_dist.data.sources.celeba import CelebA
 from vmcmc_dist.data.sources.cifar10 import Cifar10
 from vmcmc_dist.data.sources.folder import Folder
 from vmcmc_dist.data.sources.idx import FashionMnist, Mnist
+from vmcmc_dist.data.sources.pairs import Pairs
 
 __all__ = ["OPENERS", "Raw", "Source"]
 
@@ -28,4 +29,5 @@ OPENERS: dict[str, Callable[[DataConfig, Path], Source]] = {
     "fashion_mnist": FashionMnist,
     "folder": Folder,
     "arrays": Arrays,
+    "pairs": Pairs,
 }

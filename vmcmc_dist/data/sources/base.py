@@ -13,10 +13,14 @@ from vmcmc_dist.errors import DataError
 
 
 class Raw(NamedTuple):
-    """One raw sample: an image, or a float32 vector [D]; its label as LabelInfo says."""
+    """One raw sample: an image, or a float32 vector [D]; its label as LabelInfo says.
+
+    ``source`` is the input image of a pair, of the same size as the image.
+    """
 
     value: Image.Image | np.ndarray
     label: int | list[int] | None
+    source: Image.Image | None = None
 
 
 class Source(Protocol):
@@ -48,6 +52,10 @@ class Source(Protocol):
 
     def load(self, i: int) -> Raw:
         """Sample i, decoded."""
+
+
+class NoSplitError(DataError):
+    """The data set has no such part: it is not torn, there is none."""
 
 
 class UndecodableError(DataError):

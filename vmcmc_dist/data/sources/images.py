@@ -1,8 +1,9 @@
-"""Decoding raw image files, from a folder or from inside a zip."""
+"""Decoding raw image files, from a folder or from inside a zip or tar."""
 
 from __future__ import annotations
 
 import io
+import tarfile
 import zipfile
 from pathlib import Path
 
@@ -12,6 +13,9 @@ from vmcmc_dist.data.sources.base import UndecodableError
 from vmcmc_dist.errors import DataError
 
 EXTENSIONS = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm"}
+
+MODES = {1: "L", 3: "RGB"}
+"""Mode of an image by its channels."""
 
 
 def decode(data: bytes, name: str, max_pixels: int) -> Image.Image:
@@ -32,16 +36,38 @@ def decode(data: bytes, name: str, max_pixels: int) -> Image.Image:
     return image
 
 
+def resized(image: Image.Image, size: tuple[int, int]) -> Image.Image:
+    """Antialiased (Lanczos); palette images, whose values are names, by the nearest pixel."""
+    if image.size == size:
+        return image
+    palette = image.mode in ("P", "PA")
+    return image.resize(size, Image.Resampling.NEAREST if palette else Image.Resampling.LANCZOS)
+
+
+def square(image: Image.Image, side: int) -> Image.Image:
+    """Centre crop to a square, then resized to ``side``."""
+    short = min(image.size)
+    left, top = (image.width - short) // 2, (image.height - short) // 2
+    if image.width != image.height:
+        image = image.crop((left, top, left + short, top + short))
+    return resized(image, (side, side))
+
+
 class ImageFiles:
-    """Files of a folder, or members of a zip, by name. Opened lazily, so that it pickles."""
+    """Files of a folder, or members of a zip or an uncompressed tar, by name.
+
+    Opened lazily, so that it pickles.
+    """
 
     def __init__(self, root: Path, max_pixels: int) -> None:
         self.root, self.max_pixels = root, max_pixels
         self.is_zip = root.suffix.lower() == ".zip"
+        self.is_tar = root.suffix.lower() == ".tar"
         self._zip: zipfile.ZipFile | None = None
+        self._tar: tuple[tarfile.TarFile, dict[str, tarfile.TarInfo]] | None = None
 
     def __getstate__(self) -> dict:
-        return {**self.__dict__, "_zip": None}
+        return {**self.__dict__, "_zip": None, "_tar": None}
 
     def archive(self) -> zipfile.ZipFile:
         """The open zip; raises DataError if it is not one."""
@@ -52,8 +78,21 @@ class ImageFiles:
                 raise DataError(f"{self.root}: not a readable zip ({error})") from None
         return self._zip
 
+    def tar(self) -> tuple[tarfile.TarFile, dict[str, tarfile.TarInfo]]:
+        """The open tar and its files by name; raises DataError if it is not one."""
+        if self._tar is None:
+            try:
+                file = tarfile.open(self.root, "r:")
+                files = {m.name.removeprefix("./"): m for m in file.getmembers() if m.isfile()}
+            except (tarfile.TarError, OSError) as error:
+                raise DataError(f"{self.root}: not a readable tar ({error})") from None
+            self._tar = file, files
+        return self._tar
+
     def names(self) -> list[str]:
         """All file names, with / between folders, sorted."""
+        if self.is_tar:
+            return sorted(self.tar()[1])
         if self.is_zip:
             return sorted(n for n in self.archive().namelist() if not n.endswith("/"))
         return sorted(
@@ -65,8 +104,12 @@ class ImageFiles:
         try:
             if self.is_zip:
                 return self.archive().read(name)
+            if self.is_tar:
+                tar, files = self.tar()
+                member = tar.extractfile(files[name])
+                return member.read() if member else b""
             return (self.root / name).read_bytes()
-        except (OSError, KeyError, zipfile.BadZipFile, EOFError) as error:
+        except (OSError, KeyError, zipfile.BadZipFile, tarfile.TarError, EOFError) as error:
             raise UndecodableError(f"{self.root / name}: cannot be read ({error})") from None
 
     def image(self, name: str) -> Image.Image:
