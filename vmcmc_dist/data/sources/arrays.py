@@ -9,7 +9,7 @@ from PIL import Image
 
 from vmcmc_dist.data.config import DataConfig
 from vmcmc_dist.data.manifest import LabelInfo
-from vmcmc_dist.data.sources.base import Raw, missing
+from vmcmc_dist.data.sources.base import NoSplitError, Raw, missing
 from vmcmc_dist.errors import DataError
 
 
@@ -91,6 +91,8 @@ class Arrays:
 
 
 def _paths(root: Path, split: str) -> tuple[Path, Path | None]:
+    if split in ("valid", "test") and not (root / f"{split}.npy").is_file():
+        raise NoSplitError(f"{root}: no {split}.npy, so no split {split!r}; use data.split=train")
     if root.is_file():
         labels = root.with_name(f"{root.stem}_labels.npy")
         return root, labels if labels.exists() else None

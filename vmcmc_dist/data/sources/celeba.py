@@ -9,7 +9,7 @@ from PIL import Image
 
 from vmcmc_dist.data.config import DataConfig
 from vmcmc_dist.data.manifest import LabelInfo
-from vmcmc_dist.data.sources.base import Raw, missing
+from vmcmc_dist.data.sources.base import NoSplitError, Raw, missing
 from vmcmc_dist.data.sources.images import EXTENSIONS, ImageFiles
 from vmcmc_dist.errors import DataError
 
@@ -53,7 +53,7 @@ class CelebA:
         wanted = None if cfg.split == "all" else SPLITS[cfg.split]
         listed = [row for row in partition if wanted is None or row[1] == wanted]
         if not listed:
-            raise DataError(f"{root}: {PARTITION} lists no images of split {cfg.split!r}")
+            raise NoSplitError(f"{root}: {PARTITION} lists no images of split {cfg.split!r}")
         absent = [row[0] for row in listed if row[0] not in attributes]
         if absent:
             raise DataError(f"{root}: {ATTRIBUTES} has no line for {absent[0]}; get it again")

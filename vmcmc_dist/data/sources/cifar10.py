@@ -9,7 +9,7 @@ from PIL import Image
 
 from vmcmc_dist.data.config import DataConfig
 from vmcmc_dist.data.manifest import LabelInfo
-from vmcmc_dist.data.sources.base import Raw, missing
+from vmcmc_dist.data.sources.base import NoSplitError, Raw, missing
 from vmcmc_dist.errors import DataError
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
@@ -35,7 +35,7 @@ class Cifar10:
         patterns = {"train": ["data_batch_*.bin"], "test": ["test_batch.bin"]}
         patterns["all"] = patterns["train"] + patterns["test"]
         if cfg.split not in patterns:
-            raise DataError(f"cifar10 has no split {cfg.split!r}; use train, test or all")
+            raise NoSplitError(f"cifar10 has no split {cfg.split!r}; use train, test or all")
         paths = [p for pattern in patterns[cfg.split] for p in sorted(root.glob(pattern))]
         if not paths:
             pickled = (root / "data_batch_1").exists() or (root / "cifar-10-batches-py").exists()

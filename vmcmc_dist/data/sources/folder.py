@@ -6,9 +6,9 @@ from pathlib import Path
 
 from vmcmc_dist.data.config import DataConfig
 from vmcmc_dist.data.manifest import LabelInfo
-from vmcmc_dist.data.sources.base import Raw, missing
+from vmcmc_dist.data.sources.base import NoSplitError, Raw, missing
 from vmcmc_dist.data.sources.images import EXTENSIONS, ImageFiles
-from vmcmc_dist.errors import ConfigError, DataError
+from vmcmc_dist.errors import ConfigError
 
 ALIASES = {"train": ("train",), "valid": ("valid", "val", "validation"), "test": ("test",)}
 
@@ -55,10 +55,10 @@ def _of_split(paths: list[str], split: str, root: Path) -> tuple[list[str], int]
     if not tops or not tops <= known:
         if split in ("train", "all"):
             return paths, 0
-        raise DataError(f"{root}: no subfolder {split}/; use data.split=train")
+        raise NoSplitError(f"{root}: no subfolder {split}/; use data.split=train")
     if split == "all":
         return paths, 1
     chosen = [p for p in paths if p.split("/", 1)[0] in ALIASES[split]]
     if not chosen:
-        raise DataError(f"{root}: no images in {' or '.join(ALIASES[split])}/")
+        raise NoSplitError(f"{root}: no images in {' or '.join(ALIASES[split])}/")
     return chosen, 1

@@ -11,7 +11,7 @@ from PIL import Image
 
 from vmcmc_dist.data.config import DataConfig
 from vmcmc_dist.data.manifest import LabelInfo
-from vmcmc_dist.data.sources.base import Raw, missing
+from vmcmc_dist.data.sources.base import NoSplitError, Raw, missing
 from vmcmc_dist.errors import DataError
 
 PARTS = {"train": ("train",), "test": ("t10k",), "all": ("train", "t10k")}
@@ -30,7 +30,7 @@ class Idx:
 
     def __init__(self, cfg: DataConfig, root: Path) -> None:
         if cfg.split not in PARTS:
-            raise DataError(f"{self.name} has no split {cfg.split!r}; use train, test or all")
+            raise NoSplitError(f"{self.name} has no split {cfg.split!r}; use train, test or all")
         how = f"get the four idx files from {self.where}"
         parts = PARTS[cfg.split]
         images = [_idx(root, f"{p}-images-idx3-ubyte", IMAGES_MAGIC, how) for p in parts]

@@ -1,0 +1,198 @@
+"""Real data for the tasks: what was trained on, and what the model has not seen.
+
+real = real_images(config.data, "train", limit=10_000)
+real.images        # uint8 [10000, C, H, W]; float32 [n, 2] of toy2d
+x, c = held_out(model, 500, seed=0)
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vmcmc_dist.data import DataConfig, DensityStream, Manifest, density, ensure_prepared
+from vmcmc_dist.data.manifest import LabelInfo
+from vmcmc_dist.data.rows import Rows
+from vmcmc_dist.data.scaling import to_model_range
+from vmcmc_dist.data.sources.base import NoSplitError
+from vmcmc_dist.errors import DataError
+from vmcmc_dist.langevin import stream_seed
+from vmcmc_dist.trained import Trained
+
+Split = Literal["train", "valid", "test", "held out"]
+DRAWN = 10_000  # points of a density where no limit is given
+LAST = 0.1  # share that is held out of data without a split for it
+
+
+@dataclass
+class Real:
+    """Real samples in the data's order.
+
+    Attributes:
+        images: uint8 [N, C, H, W]; float32 [N, D] for vectors.
+        labels: int64 classes [N] or attributes 0/1 [N, A]; None where there are none.
+        checksum: of exactly these samples.
+        split: which part of the data they are, in words.
+        label_info: what the labels are called.
+        rows: int64 [N], their numbers in the split.
+    """
+
+    images: Tensor
+    labels: Tensor | None
+    checksum: str
+    split: str
+    label_info: LabelInfo
+    rows: Tensor
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+
+@dataclass(frozen=True)
+class Part:
+    """Rows of a manifest that make up a split."""
+
+    manifest: Manifest
+    rows: np.ndarray
+    name: str
+
+    @property
+    def checksum(self) -> str:
+        """The manifest's, or with the rows' where they are not all of it."""
+        if len(self.rows) == self.manifest.num_samples:
+            return self.manifest.checksum
+        digest = hashlib.sha256(self.manifest.checksum.encode())
+        digest.update(self.rows.astype(np.int64).tobytes())
+        return digest.hexdigest()
+
+
+def real_images(data: DataConfig, split: Split, limit: int | None = None, seed: int = 0) -> Real:
+    """Samples of a split, at most ``limit`` (which ones: by ``seed``), never mirrored.
+
+    ``train`` is what the model was trained on, ``data.limit`` included; ``held out`` the test
+    split, else the validation split, else the last tenth of the training data (``split`` says
+    which).
+
+    Raises:
+        NoSplitError: the data set has no such split. DataError: it cannot be read.
+    """
+    if data.source == "toy2d":
+        return _drawn(data, split, limit or DRAWN, seed)
+    part = find_part(data, split)
+    part = dataclasses.replace(part, rows=_chosen(part.rows, limit, seed))
+    images, labels = zip(*_read(part, data), strict=True)
+    return Real(
+        torch.cat(images),
+        None if labels[0] is None else torch.cat(labels),
+        part.checksum,
+        part.name,
+        part.manifest.labels,
+        torch.from_numpy(part.rows),
+    )
+
+
+def real_batches(
+    data: DataConfig, split: Split, batch_size: int = 500, limit: int | None = None, seed: int = 0
+) -> Iterator[tuple[Tensor, Tensor | None]]:
+    """The samples of :func:`real_images`, never all in memory: (images [B, …], labels) in turn."""
+    if data.source == "toy2d":
+        yield _drawn(data, split, limit or DRAWN, seed).images, None
+        return
+    part = find_part(data, split)
+    part = dataclasses.replace(part, rows=_chosen(part.rows, limit, seed))
+    yield from _read(part, data, batch_size)
+
+
+def held_out(model: Trained, n: int, seed: int = 0) -> tuple[Tensor, Tensor | None]:
+    """n held-out samples x [n, …] in [-1, 1] and the conditions that go with them.
+
+    Fewer than n where the data set has not so many; in another order for every seed.
+    """
+    real = real_images(model.config.data, "held out", limit=n, seed=seed)
+    order = torch.randperm(len(real), generator=torch.Generator().manual_seed(seed))
+    if model.condition is not None:
+        raise DataError("the conditions of held-out data are not known for this data set")
+    return to_model_range(real.images[order]), None
+
+
+def find_part(data: DataConfig, split: Split) -> Part:
+    """Where a split lies; NoSplitError where there is none."""
+    if split != "held out":
+        manifest = _manifest(data, split)
+        return Part(manifest, np.arange(manifest.num_samples), manifest.split)
+    for name in ("test", "valid"):
+        try:
+            part = find_part(data, name)  # type: ignore[arg-type]
+        except NoSplitError:
+            continue
+        seen = data.split in ("all", name)
+        trained = " (the model was trained on it)" if seen else ""
+        return dataclasses.replace(part, name=f"{name}{trained}")
+    manifest = _manifest(data, "train")
+    count = manifest.num_samples
+    rows = np.arange(count - max(1, round(LAST * count)), count)
+    return Part(manifest, rows, "the last tenth of the training data (no split is held out)")
+
+
+def held_out_name(data: DataConfig) -> str:
+    """Which part of the data counts as held out."""
+    return "fresh draws" if data.source == "toy2d" else find_part(data, "held out").name
+
+
+def data_checksum(data: DataConfig) -> str:
+    """Of the training data."""
+    return ensure_prepared(_of_training(data)).checksum
+
+
+def _of_training(data: DataConfig) -> DataConfig:
+    return dataclasses.replace(data, shuffle=False, flip=False)
+
+
+def _manifest(data: DataConfig, split: str) -> Manifest:
+    cfg = _of_training(data)
+    if split in ("train", data.split):
+        return ensure_prepared(cfg)
+    if not data.root and data.source != "faces":
+        raise NoSplitError(f"{data.shards} holds shards of split {data.split!r} alone")
+    manifest = ensure_prepared(dataclasses.replace(cfg, split=split, shards=None, limit=None))
+    if manifest.split != split:  # shards that are used as they are
+        raise NoSplitError(f"{manifest.base} holds shards of split {manifest.split!r} alone")
+    return manifest
+
+
+def _chosen(rows: np.ndarray, limit: int | None, seed: int) -> np.ndarray:
+    if limit is None or limit >= len(rows):
+        return rows
+    generator = np.random.default_rng(seed)
+    return rows[np.sort(generator.choice(len(rows), limit, replace=False))]
+
+
+def _read(
+    part: Part, data: DataConfig, batch_size: int = 500
+) -> Iterator[tuple[Tensor, Tensor | None]]:
+    rows = Rows(part.manifest, workers=data.workers, verify=data.verify, resident=False)
+    shard_of = np.searchsorted(rows.offsets, part.rows, side="right") - 1
+    try:
+        for start in range(0, len(part.rows), batch_size):
+            batch = slice(start, start + batch_size)
+            ahead = shard_of[start : start + 2 * batch_size]
+            rows.request({int(shard) for shard in ahead})
+            x, y, _ = rows.fetch(part.rows[batch])
+            yield torch.from_numpy(x), None if y is None else torch.from_numpy(y)
+    finally:
+        rows.close()
+
+
+def _drawn(data: DataConfig, split: str, n: int, seed: int) -> Real:
+    """Fresh points of a density; other ones for every split and seed."""
+    number = stream_seed(seed, "real", split) % 2**31
+    stream = DensityStream(density(data.density), seed=number, local_batch=n)
+    checksum = hashlib.sha256(f"{data.density} {split} {n} {seed}".encode()).hexdigest()
+    return Real(next(iter(stream)).x, None, checksum, "fresh draws", LabelInfo(), torch.arange(n))
