@@ -189,6 +189,11 @@ def validate(config: Config) -> None:
         raise ConfigError(
             "vae.refined_weight and vae.data_weight are both 0: the VAE learns nothing"
         )
+    if config.energy.label_weight and config.condition.kind != "class":
+        raise ConfigError(
+            f"energy.label_weight={config.energy.label_weight:g} is for classes; set "
+            "condition.kind=class, or energy.label_weight=0"
+        )
     if config.condition.kind != "none":
         if train.chains not in (0, train.batch_size):
             raise ConfigError(

@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 from torch import Tensor, nn
 
 from vmcmc_dist.langevin import LangevinConfig
+from vmcmc_dist.langevin.record import ChainInfo
 from vmcmc_dist.models import Condition, EnergyNetConfig, VAENetConfig, build_energy, build_vae
 from vmcmc_dist.models.vae import VAE, VAEOutput
 from vmcmc_dist.teaching.config import EnergyObjective, VAEObjective
 from vmcmc_dist.teaching.learner import TorchLearner
+from vmcmc_dist.teaching.losses import label_loss
 from vmcmc_dist.teaching.noise_plan import NoisePlan
-from vmcmc_dist.teaching.step import TeachingPlan, propose_and_revise, teach
+from vmcmc_dist.teaching.step import (
+    Refined,
+    TeachingPlan,
+    learn_energy,
+    propose_and_revise,
+    teach,
+)
 
 B, D = 8, 2
 C = torch.arange(B)[:, None].float()
@@ -141,3 +151,32 @@ def test_a_class_conditional_pair_learns_which_class_is_which() -> None:
     with torch.no_grad():
         dark, bright = g.decode(torch.randn(16, 2), c).mean((1, 2, 3)).view(8, 2).mean(0)
     assert dark < -0.25 and bright > 0.25
+
+
+def test_label_term_is_the_posterior_of_classes() -> None:
+    """−log p(c|x) by Bayes with equal priors, and its gradient is added with its weight."""
+    torch.manual_seed(0)
+    condition, shape = Condition("class", 3), (1, 28, 28)
+    u = build_energy(EnergyNetConfig(net="modern", width=4, depth=1), shape, condition)
+    x, c = torch.rand(5, *shape), torch.tensor([0, 1, 2, 2, 1])
+    every = torch.stack([u(x, torch.full((5,), k)) for k in range(3)], 1)
+    torch.testing.assert_close(u(x), every)
+    likelihood = (-every).exp()
+    posterior = likelihood.gather(1, c[:, None])[:, 0] / likelihood.sum(1)
+    torch.testing.assert_close(label_loss(every, c), -posterior.log().mean())
+
+    def change(weight: float) -> list[Tensor]:
+        net = copy.deepcopy(u)
+        before = [p.detach().clone() for p in net.parameters()]
+        learner = TorchLearner(net, torch.optim.SGD(net.parameters(), 1.0))
+        settings = plan(energy=EnergyObjective(label_weight=weight), chains=5)
+        info = ChainInfo(torch.zeros(1), torch.zeros(1), torch.zeros(5))
+        refined = Refined(torch.zeros(5, D), x, x.flip(0), info, (c,))
+        learn_energy(learner, x, refined, settings, NOISE, 0)
+        learner.step()
+        return [b - p.detach() for b, p in zip(before, net.parameters(), strict=True)]
+
+    expected = torch.autograd.grad(label_loss(every, c), list(u.parameters()), allow_unused=True)
+    for with_it, without, wanted in zip(change(0.5), change(0.0), expected, strict=True):
+        wanted = torch.zeros_like(without) if wanted is None else wanted
+        torch.testing.assert_close(with_it - without, 0.5 * wanted, rtol=1e-3, atol=1e-5)

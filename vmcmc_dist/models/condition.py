@@ -89,3 +89,8 @@ class LabelProjection(nn.Module):
             weight = self.weight.float()
             v = label_features(c, self.condition, weight) @ weight
             return (h.float().mean((2, 3)) * v).sum(1)
+
+    def every(self, h: Tensor) -> Tensor:
+        """The term of each class, [B, K]."""
+        with torch.autocast(h.device.type, enabled=False):
+            return h.float().mean((2, 3)) @ self.weight.float().T

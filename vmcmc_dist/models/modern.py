@@ -21,7 +21,8 @@ from vmcmc_dist.models.vae import VAE
 class ModernEnergy(nn.Module):
     """U_θ: x [B, C, H, H] in [−1, 1] → [B], low = data; ``depth`` blocks in each of the stages.
 
-    U(x, c) takes labels by projection on the last features, an image c as further channels.
+    U(x, c) takes labels by projection on the last features, an image c as further channels. Given
+    classes but no c, it returns the energies of all of them, [B, K].
     """
 
     def __init__(
@@ -49,7 +50,9 @@ class ModernEnergy(nn.Module):
             x = torch.cat([x, c], 1)
         h = self.features(x)
         u = self.head(h)
-        return u if self.label is None or c is None else u + self.label(h, c)
+        if self.label is None:
+            return u
+        return u[:, None] + self.label.every(h) if c is None else u + self.label(h, c)
 
 
 class Encoder(nn.Module):

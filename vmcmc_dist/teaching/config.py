@@ -24,6 +24,12 @@ class EnergyObjective:
         unit="images",
         ge=0,
     )
+    label_weight: float = setting(
+        0.0,
+        "weight of −log p(c|x) = U(x,c) + log Σ_c' exp(−U(x,c')) on data, for classes (JEM); "
+        "0 = the paper",
+        ge=0,
+    )
 
 
 @dataclass

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from vmcmc_dist.teaching.config import EnergyObjective, VAEObjective
 
@@ -30,6 +31,17 @@ def energy_loss(u_data: Tensor, u_refined: Tensor, objective: EnergyObjective) -
     if objective.penalty:
         loss = loss + objective.penalty * (u_data.square().mean() + u_refined.square().mean())
     return loss
+
+
+def label_loss(u: Tensor, c: Tensor) -> Tensor:
+    """−log p(c|x) = U(x, c) + log Σ_c' exp(−U(x, c')), mean over the batch, in nats.
+
+    With it the energy learns the joint law of images and classes. Source: arXiv:1912.03263 (JEM).
+
+    Args:
+        u: energies of every class, [B, K]; c: the right ones, int64 [B].
+    """
+    return functional.cross_entropy(-u.float(), c)
 
 
 class ELBO(NamedTuple):

@@ -29,11 +29,17 @@ from vmcmc_dist.langevin.gradient import Precision
 from vmcmc_dist.langevin.record import ChainInfo
 from vmcmc_dist.teaching.config import EnergyObjective, VAEObjective
 from vmcmc_dist.teaching.learner import Learner
-from vmcmc_dist.teaching.losses import energy_loss, gaussian_nll, negative_elbo, vae_loss
+from vmcmc_dist.teaching.losses import (
+    energy_loss,
+    gaussian_nll,
+    label_loss,
+    negative_elbo,
+    vae_loss,
+)
 from vmcmc_dist.teaching.noise_plan import NoisePlan
 
 Record = dict[str, Tensor]
-Given = tuple[()] | tuple[Tensor]
+Given = tuple[Tensor, ...]
 
 
 def raise_it(error: DivergenceError | None) -> None:
@@ -200,12 +206,21 @@ def learn_energy(
     if std:
         eps = noise("data", chunk, len(x), plan.accumulation).normal(x.shape)
         x = x + std * (eps if refined.free is None else eps * refined.free)
-    both = torch.cat([x, refined.x])
-    u = energy(both, *(torch.cat([c, c]) for c in refined.c)).float()
+    both, record = torch.cat([x, refined.x]), {}
+    c = [torch.cat([c, c]) for c in refined.c]
+    if plan.energy.label_weight:
+        every = energy(both).float()  # [B, K]: of all classes
+        u = every.gather(1, c[0][:, None])[:, 0]
+    else:
+        u = energy(both, *c).float()
     u_data, u_refined = u.split([len(x), len(refined.x)])
     loss = energy_loss(u_data, u_refined, plan.energy)
+    if plan.energy.label_weight:
+        nll = label_loss(every[: len(x)], refined.c[0])
+        loss = loss + plan.energy.label_weight * nll
+        record["label_nll"] = nll.detach()
     energy.backward(loss)
-    return {
+    return record | {
         "energy_data": u_data.detach().mean(),
         "energy_refined": u_refined.detach().mean(),
         "energy_std": u_data.detach().std(correction=0),
