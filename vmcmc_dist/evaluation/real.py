@@ -17,12 +17,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vmcmc_dist.data import DataConfig, DensityStream, Manifest, density, ensure_prepared
+from vmcmc_dist.data import Batch, DataConfig, DensityStream, Manifest, density, ensure_prepared
+from vmcmc_dist.data.conditions import conditions
 from vmcmc_dist.data.manifest import LabelInfo
 from vmcmc_dist.data.rows import Rows
 from vmcmc_dist.data.scaling import to_model_range
 from vmcmc_dist.data.sources.base import NoSplitError
-from vmcmc_dist.errors import DataError
 from vmcmc_dist.langevin import stream_seed
 from vmcmc_dist.trained import Trained
 
@@ -42,6 +42,7 @@ class Real:
         split: which part of the data they are, in words.
         label_info: what the labels are called.
         rows: int64 [N], their numbers in the split.
+        inputs: the input images of pairs, uint8 [N, C', H, W]; None where there are none.
     """
 
     images: Tensor
@@ -50,6 +51,7 @@ class Real:
     split: str
     label_info: LabelInfo
     rows: Tensor
+    inputs: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.images)
@@ -87,23 +89,30 @@ def real_images(data: DataConfig, split: Split, limit: int | None = None, seed: 
         return _drawn(data, split, limit or DRAWN, seed)
     part = find_part(data, split)
     part = dataclasses.replace(part, rows=_chosen(part.rows, limit, seed))
-    images, labels = zip(*_read(part, data), strict=True)
+    batches = list(_read(part, data))
     return Real(
-        torch.cat(images),
-        None if labels[0] is None else torch.cat(labels),
+        torch.cat([batch.x for batch in batches]),
+        _joined([batch.y for batch in batches]),
         part.checksum,
         part.name,
         part.manifest.labels,
         torch.from_numpy(part.rows),
+        _joined([batch.source for batch in batches]),
     )
+
+
+def _joined(parts: list[Tensor | None]) -> Tensor | None:
+    there = [part for part in parts if part is not None]
+    return torch.cat(there) if there else None
 
 
 def real_batches(
     data: DataConfig, split: Split, batch_size: int = 500, limit: int | None = None, seed: int = 0
-) -> Iterator[tuple[Tensor, Tensor | None]]:
-    """The samples of :func:`real_images`, never all in memory: (images [B, …], labels) in turn."""
+) -> Iterator[Batch]:
+    """The samples of :func:`real_images`, never all in memory; ``index`` is the row."""
     if data.source == "toy2d":
-        yield _drawn(data, split, limit or DRAWN, seed).images, None
+        real = _drawn(data, split, limit or DRAWN, seed)
+        yield Batch(real.images, None, real.rows, real.rows)
         return
     part = find_part(data, split)
     part = dataclasses.replace(part, rows=_chosen(part.rows, limit, seed))
@@ -115,11 +124,13 @@ def held_out(model: Trained, n: int, seed: int = 0) -> tuple[Tensor, Tensor | No
 
     Fewer than n where the data set has not so many; in another order for every seed.
     """
-    real = real_images(model.config.data, "held out", limit=n, seed=seed)
+    data, condition = model.config.data, model.config.condition
+    real = real_images(data, "held out", limit=n, seed=seed)
+    x = to_model_range(real.images)
+    batch = Batch(real.images, real.labels, real.rows, real.rows, real.inputs)
+    c = conditions(condition, batch, x, seed)
     order = torch.randperm(len(real), generator=torch.Generator().manual_seed(seed))
-    if model.condition is not None:
-        raise DataError("the conditions of held-out data are not known for this data set")
-    return to_model_range(real.images[order]), None
+    return x[order], None if c is None else c[order]
 
 
 def find_part(data: DataConfig, split: Split) -> Part:
@@ -174,9 +185,7 @@ def _chosen(rows: np.ndarray, limit: int | None, seed: int) -> np.ndarray:
     return rows[np.sort(generator.choice(len(rows), limit, replace=False))]
 
 
-def _read(
-    part: Part, data: DataConfig, batch_size: int = 500
-) -> Iterator[tuple[Tensor, Tensor | None]]:
+def _read(part: Part, data: DataConfig, batch_size: int = 500) -> Iterator[Batch]:
     rows = Rows(part.manifest, workers=data.workers, verify=data.verify, resident=False)
     shard_of = np.searchsorted(rows.offsets, part.rows, side="right") - 1
     try:
@@ -184,10 +193,15 @@ def _read(
             batch = slice(start, start + batch_size)
             ahead = shard_of[start : start + 2 * batch_size]
             rows.request({int(shard) for shard in ahead})
-            x, y, _ = rows.fetch(part.rows[batch])
-            yield torch.from_numpy(x), None if y is None else torch.from_numpy(y)
+            x, y, source = rows.fetch(part.rows[batch])
+            number = torch.from_numpy(part.rows[batch])
+            yield Batch(torch.from_numpy(x), _tensor(y), number, number, _tensor(source))
     finally:
         rows.close()
+
+
+def _tensor(values: np.ndarray | None) -> Tensor | None:
+    return None if values is None else torch.from_numpy(values)
 
 
 def _drawn(data: DataConfig, split: str, n: int, seed: int) -> Real:
