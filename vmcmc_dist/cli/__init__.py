@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from vmcmc_dist import __version__
 from vmcmc_dist.errors import UserError
 
-VERBS = ("train", "sample", "evaluate", "classifier", "data", "config", "bench")
+VERBS = ("train", "sample", "evaluate", "report", "classifier", "data", "config", "bench")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -69,6 +69,7 @@ HELP = {
     "train": "train a run, or go on with it",
     "sample": "draw samples from a run",
     "evaluate": "judge a run's samples by a classifier",
+    "report": "write one HTML page of a run or several",
     "classifier": "train the classifier that judges samples",
     "data": "prepare, inspect or convert data",
     "config": "print the resolved config",

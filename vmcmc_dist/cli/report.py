@@ -1,0 +1,62 @@
+"""vmcmc report RUN [RUN…]"""
+
+from __future__ import annotations
+
+import argparse
+import math
+from pathlib import Path
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "run_folders", metavar="RUN", nargs="+", help="run folders, e.g. runs/faces"
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        help="the page (default: RUN/report.html; of several runs: report.html here)",
+    )
+    parser.add_argument(
+        "--price",
+        type=float,
+        metavar="USD_PER_HOUR",
+        help="of all the hardware of a run; adds the cost",
+    )
+    parser.add_argument(
+        "--grids", type=int, default=40, help="most sample grids of each run (default 40)"
+    )
+    parser.add_argument(
+        "--width",
+        type=int,
+        default=1440,
+        help="pixels to which wider pictures are scaled down (default 1440)",
+    )
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    from vmcmc_dist.cli.bar import bar_of_user
+    from vmcmc_dist.errors import ConfigError
+    from vmcmc_dist.report.page import write_report
+    from vmcmc_dist.report.wording import size
+
+    if options.grids < 1 or options.width < 16:
+        raise ConfigError("--grids must be at least 1, --width at least 16")
+    if options.price is not None and not 0 <= options.price < math.inf:
+        raise ConfigError(f"--price must be 0 or more USD an hour, got {options.price}")
+    several = len(options.run_folders) > 1
+    out = options.out or (Path() if several else Path(options.run_folders[0])) / "report.html"
+    with bar_of_user() as bar:
+        task = bar.add_task("pictures", total=None)
+        report = write_report(
+            options.run_folders,
+            out,
+            price=options.price,
+            grids=options.grids,
+            width=options.width,
+            progress=lambda done, total: bar.update(task, completed=done, total=total),
+        )
+    for note in report.notes:
+        print(f"note: {note}")
+    print(f"{report.path}  ({size(report.bytes)})")
+    return 0

@@ -1,0 +1,298 @@
+"use strict";
+/* Curves: small panels in SVG with one x axis, a linked read-out, and legends that switch lines. */
+
+const SVG = "http://www.w3.org/2000/svg";
+const DASHES = ["", "7 4", "2 4", "9 3 2 3", "12 5", "4 3"];
+const MARKERS = [
+  "M-3.4 0a3.4 3.4 0 1 0 6.8 0a3.4 3.4 0 1 0-6.8 0z",
+  "M-3 -3h6v6h-6z",
+  "M0 -4l3.7 6.6h-7.4z",
+  "M0 -4.3l4.3 4.3l-4.3 4.3l-4.3-4.3z",
+  "M0 4l3.7-6.6h-7.4z",
+  "M-4-1.2h2.8v-2.8h2.4v2.8h2.8v2.4h-2.8v2.8h-2.4v-2.8h-2.8z",
+  "M0-4.4l1.3 3h3.1l-2.4 2l.9 3.2l-2.9-1.9l-2.9 1.9l.9-3.2l-2.4-2h3.1z",
+];
+const PAD = { left: 48, right: 10, top: 8, bottom: 22 };
+
+const view = { x: "images", smooth: 0, at: null, hiddenRuns: new Set() };
+
+function element(name, attributes, parent) {
+  const made = document.createElementNS(SVG, name);
+  for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
+  if (parent) parent.append(made);
+  return made;
+}
+
+const colour = (style) => `var(--c${style % 8})`;
+const dash = (style) => DASHES[style % DASHES.length];
+const marker = (style) => MARKERS[style % MARKERS.length];
+
+/* The sample of a line that stands in legends and beside names of runs. */
+function drawSwatch(svg) {
+  const style = Number(svg.dataset.style);
+  element("path", { d: "M1 7H33", stroke: colour(style), "stroke-width": 2, "stroke-dasharray": dash(style), fill: "none" }, svg);
+  element("path", { d: marker(style), fill: colour(style), transform: "translate(17 7)" }, svg);
+}
+
+/* 4 significant digits, as in the tables. */
+function figure(value) {
+  if (value === null || value === undefined) return "–";
+  const size = Math.abs(value);
+  if (size >= 1000) return Math.round(value).toLocaleString("en-US");
+  if (size !== 0 && size < 1e-3) return value.toExponential(2).replace("e-", "e−");
+  return String(Number(value.toPrecision(4)));
+}
+
+function tickText(value) {
+  const size = Math.abs(value);
+  if (size >= 1e6) return `${+(value / 1e6).toPrecision(4)}M`;
+  if (size >= 1e4) return `${+(value / 1e3).toPrecision(4)}k`;
+  if (size !== 0 && size < 1e-3) return value.toExponential(0).replace("e-", "e−");
+  return String(+value.toPrecision(6)).replace("-", "−");
+}
+
+function linearTicks(low, high, count) {
+  const rough = (high - low) / count;
+  const power = 10 ** Math.floor(Math.log10(rough));
+  const step = [1, 2, 5, 10].map((k) => k * power).find((s) => s >= rough) || 10 * power;
+  const ticks = [];
+  for (let k = Math.ceil(low / step - 1e-9); k * step <= high + step * 1e-9; k++) ticks.push(k * step);
+  return ticks;
+}
+
+function logTicks(low, high) {
+  const decades = Math.log10(high / low);
+  const steps = decades > 3 ? [1] : decades > 1.2 ? [1, 3] : [1, 2, 3, 5, 7];
+  const every = Math.max(1, Math.ceil(decades / 6));
+  const ticks = [];
+  for (let e = Math.floor(Math.log10(low)); e <= Math.ceil(Math.log10(high)); e++) {
+    if (e % every) continue;
+    for (const k of steps) {
+      const tick = k * 10 ** e;
+      if (tick >= low * 0.999 && tick <= high * 1.001) ticks.push(tick);
+    }
+  }
+  return ticks.length > 1 ? ticks : linearTicks(low, high, 4);
+}
+
+/* Exponential mean over records; level 0 … 9, gaps stay gaps. */
+function smoothed(values, level) {
+  if (!level) return values;
+  const keep = 1 - 2 ** (-level / 1.3);
+  let mean = null;
+  return values.map((value) => {
+    if (value === null) return null;
+    mean = mean === null ? value : keep * mean + (1 - keep) * value;
+    return mean;
+  });
+}
+
+/* Index of the entry of ascending xs nearest to x. */
+function nearest(xs, x) {
+  let low = 0, high = xs.length - 1;
+  while (high - low > 1) {
+    const middle = (low + high) >> 1;
+    if (xs[middle] <= x) low = middle; else high = middle;
+  }
+  return x - xs[low] <= xs[high] - x ? low : high;
+}
+
+class Panel {
+  constructor(root, spec) {
+    Object.assign(this, { root, lines: spec.lines, log: spec.log, hidden: new Set() });
+    this.svg = root.querySelector(".chart");
+    this.at = root.querySelector(".at");
+    this.buttons = [...root.querySelectorAll(".legend button")];
+    root.querySelector(".log").addEventListener("click", (event) => {
+      this.log = !this.log;
+      event.currentTarget.setAttribute("aria-pressed", this.log);
+      this.draw();
+    });
+    for (const button of this.buttons)
+      button.addEventListener("click", () => toggle(this, this.lines[Number(button.dataset.line)]));
+    this.svg.addEventListener("pointermove", (event) => this.point(event));
+    this.svg.addEventListener("pointerdown", (event) => this.point(event));
+    this.svg.addEventListener("pointerleave", () => readOut(null));
+    this.svg.addEventListener("keydown", (event) => this.key(event));
+    this.svg.addEventListener("blur", () => readOut(null));
+    new ResizeObserver(() => this.draw()).observe(this.svg);
+  }
+
+  shown() {
+    return this.lines.filter((line) => !this.hidden.has(line) && !view.hiddenRuns.has(line.run));
+  }
+
+  draw() {
+    const width = this.svg.clientWidth, height = this.svg.clientHeight;
+    this.svg.replaceChildren();
+    if (!width) return;
+    this.svg.setAttribute("viewBox", `0 0 ${width} ${height}`);
+    const lines = this.shown();
+    for (const line of this.lines) line.drawn = smoothed(line.values, view.smooth);
+    const usable = (v) => v !== null && (!this.log || v > 0);
+    const ys = lines.flatMap((line) => line.values.filter(usable));
+    const xs = this.lines.flatMap((line) => line[view.x]);
+    this.scale(width, height, xs, ys);
+    this.axes(width, height);
+    if (!ys.length) this.say(width, height, lines.length ? "no value above 0: switch log off" : "all lines are off");
+    for (const mark of data.events) {
+      const x = this.x(mark[view.x]);
+      if (!view.hiddenRuns.has(mark.run) && x >= PAD.left && x <= width - PAD.right) {
+        const rule = element("line", { class: "event", x1: x, x2: x, y1: PAD.top, y2: height - PAD.bottom }, this.svg);
+        element("title", {}, rule).textContent = `${mark.what}: ${mark.text}`;
+      }
+    }
+    for (const line of lines) {
+      if (view.smooth) this.curve(line, line.values, usable, "curve raw");
+      this.curve(line, line.drawn, usable, "curve");
+      this.spots(line, usable);
+    }
+    this.cross = element("g", {}, this.svg);
+    this.read();
+  }
+
+  scale(width, height, xs, ys) {
+    let left = Math.min(...xs, 0), right = Math.max(...xs);
+    if (right === left) right = left + 1;
+    let low = Math.min(...ys), high = Math.max(...ys);
+    if (!ys.length) [low, high] = this.log ? [0.1, 1] : [0, 1];
+    if (this.log) {
+      if (high / low < 1.05) [low, high] = [low / 1.3, high * 1.3];
+      const room = (high / low) ** 0.05;
+      [low, high] = [low / room, high * room];
+    } else {
+      const room = (high - low || Math.abs(high) || 1) * 0.06;
+      [low, high] = [low - room, high + room];
+    }
+    this.range = { left, right, low, high };
+    const place = this.log ? (v) => Math.log(v / low) / Math.log(high / low) : (v) => (v - low) / (high - low);
+    this.x = (v) => PAD.left + ((v - left) / (right - left)) * (width - PAD.left - PAD.right);
+    this.y = (v) => height - PAD.bottom - place(v) * (height - PAD.top - PAD.bottom);
+  }
+
+  axes(width, height) {
+    const { left, right, low, high } = this.range;
+    for (const tick of this.log ? logTicks(low, high) : linearTicks(low, high, 4)) {
+      const y = this.y(tick);
+      element("line", { class: "rule", x1: PAD.left, x2: width - PAD.right, y1: y, y2: y }, this.svg);
+      element("text", { x: PAD.left - 6, y: y + 4, "text-anchor": "end" }, this.svg).textContent = tickText(tick);
+    }
+    for (const tick of linearTicks(left, right, Math.max(2, width / 95))) {
+      const x = this.x(tick);
+      element("line", { class: "rule", x1: x, x2: x, y1: height - PAD.bottom, y2: height - PAD.bottom + 4 }, this.svg);
+      element("text", { x, y: height - 4, "text-anchor": x > width - 24 ? "end" : "middle" }, this.svg).textContent = tickText(tick);
+    }
+  }
+
+  curve(line, values, usable, kind) {
+    const parts = [];
+    let open = false;
+    values.forEach((value, i) => {
+      if (!usable(value)) { open = false; return; }
+      parts.push(`${open ? "L" : "M"}${this.x(line[view.x][i]).toFixed(1)} ${this.y(value).toFixed(1)}`);
+      open = true;
+    });
+    element("path", { class: kind, d: parts.join(""), stroke: colour(line.style), "stroke-dasharray": kind === "curve" ? dash(line.style) : "" }, this.svg);
+  }
+
+  /* Markers: every point of a short line, about seven of a long one, always the last. */
+  spots(line, usable) {
+    const count = line.drawn.length, every = count <= 14 ? 1 : Math.ceil(count / 7);
+    for (let i = count - 1; i >= 0; i -= every)
+      if (usable(line.drawn[i])) this.spot(line, i, this.svg);
+  }
+
+  spot(line, i, parent) {
+    const place = `translate(${this.x(line[view.x][i]).toFixed(1)} ${this.y(line.drawn[i]).toFixed(1)})`;
+    element("path", { class: "spot", d: marker(line.style), fill: colour(line.style), transform: place }, parent);
+  }
+
+  say(width, height, text) {
+    element("text", { x: (PAD.left + width) / 2, y: height / 2, "text-anchor": "middle" }, this.svg).textContent = text;
+  }
+
+  point(event) {
+    const box = this.svg.getBoundingClientRect(), { left, right } = this.range;
+    const share = (event.clientX - box.left - PAD.left) / (box.width - PAD.left - PAD.right);
+    readOut(left + Math.min(1, Math.max(0, share)) * (right - left));
+  }
+
+  key(event) {
+    const line = this.shown()[0];
+    if (!line || !["ArrowLeft", "ArrowRight", "Home", "End", "Escape"].includes(event.key)) return;
+    event.preventDefault();
+    const xs = line[view.x], last = xs.length - 1;
+    const here = view.at === null ? last + 1 : nearest(xs, view.at);
+    const next = { ArrowLeft: here - 1, ArrowRight: here + 1, Home: 0, End: last }[event.key];
+    readOut(event.key === "Escape" ? null : xs[Math.min(last, Math.max(0, next))]);
+    const said = this.buttons.map((b) => b.textContent.trim().replace(/\s+/g, " ")).join(", ");
+    document.getElementById("spoken").textContent = `${this.at.textContent}: ${said}`;
+  }
+
+  /* Values at the crosshair (or the last ones) into the legend, and the crosshair itself. */
+  read() {
+    const lines = this.shown();
+    this.cross?.replaceChildren();
+    const first = lines[0];
+    const text = view.x === "images" ? "images seen" : "minutes of training";
+    this.at.textContent = text;
+    if (first && view.at !== null) {
+      const i = nearest(first[view.x], view.at);
+      this.at.textContent = `${figure(first.images[i])} images seen · ${figure(first.minutes[i])} min`;
+      if (this.cross && this.x) {
+        const x = this.x(first[view.x][i]);
+        element("line", { class: "cross", x1: x, x2: x, y1: PAD.top, y2: this.svg.clientHeight - PAD.bottom }, this.cross);
+      }
+    }
+    this.lines.forEach((line, index) => {
+      const xs = line[view.x];
+      let i = view.at === null ? line.values.findLastIndex((v) => v !== null) : nearest(xs, view.at);
+      const off = view.at !== null && (view.at < xs[0] - this.reach() || view.at > xs.at(-1) + this.reach());
+      const value = off || !lines.includes(line) ? null : line.drawn?.[i] ?? line.values[i];
+      const cell = this.buttons[index].querySelector(".value");
+      cell.textContent = figure(value);
+      cell.title = value === null ? "" : String(value);
+      const drawable = value !== null && (!this.log || value > 0);
+      if (view.at !== null && drawable && this.cross && line.drawn) this.spot(line, i, this.cross);
+    });
+  }
+
+  /* How far beside a line's ends its end values are still read out. */
+  reach() {
+    return (this.range.right - this.range.left) * 0.03;
+  }
+}
+
+/* A line of one run is switched in its panel; a run, where there are several, everywhere. */
+function toggle(panel, line) {
+  const several = panels.some((p) => p.lines.some((l) => l.run !== panels[0].lines[0].run));
+  const set = several ? view.hiddenRuns : panel.hidden, what = several ? line.run : line;
+  if (!set.delete(what)) set.add(what);
+  for (const one of several ? panels : [panel]) {
+    one.lines.forEach((l, i) =>
+      one.buttons[i].setAttribute("aria-pressed", !one.hidden.has(l) && !view.hiddenRuns.has(l.run)));
+    one.draw();
+  }
+}
+
+function readOut(x) {
+  view.at = x;
+  for (const panel of panels) if (panel.svg.clientWidth) panel.read();
+}
+
+const data = JSON.parse(document.getElementById("data").textContent);
+document.querySelectorAll(".swatch").forEach(drawSwatch);
+const panels = [...document.querySelectorAll(".panel")].map(
+  (root) => new Panel(root, data.panels[Number(root.dataset.panel)]));
+
+for (const radio of document.querySelectorAll("input[name=x]"))
+  radio.addEventListener("change", () => {
+    view.x = radio.value;
+    view.at = null;
+    panels.forEach((panel) => panel.draw());
+  });
+document.getElementById("smooth")?.addEventListener("input", (event) => {
+  view.smooth = Number(event.target.value);
+  event.target.setAttribute("aria-valuetext", view.smooth ? `level ${view.smooth}` : "none");
+  panels.forEach((panel) => panel.draw());
+});

@@ -1,0 +1,115 @@
+/* The rest of the page: slider of grids, tabs, search in tables, enlarged pictures, copying. */
+
+function slider() {
+  const time = document.getElementById("time");
+  if (!time) return;
+  const stops = time.dataset.stops.split(",").map(Number);
+  const text = document.getElementById("time-text"), play = document.getElementById("play");
+  const grids = [...document.querySelectorAll("figure.grid")];
+  let timer = null;
+
+  function show() {
+    const images = stops[Number(time.value)];
+    const words = `${images.toLocaleString("en-US")} images`;
+    text.textContent = `${words} · ${Number(time.value) + 1} of ${stops.length}`;
+    time.setAttribute("aria-valuetext", `${words} seen`);
+    for (const grid of grids) {
+      const frames = [...grid.querySelectorAll("img[data-images]")];
+      if (!frames.length) continue;
+      const past = frames.filter((frame) => Number(frame.dataset.images) <= images);
+      const shown = past.at(-1) ?? frames[0];
+      for (const frame of frames) frame.hidden = frame !== shown;
+      const seen = Number(shown.dataset.images).toLocaleString("en-US");
+      grid.querySelector(".when").textContent =
+        `${seen} images seen · ${Number(shown.dataset.minutes).toFixed(1)} min of training · grid ${frames.indexOf(shown) + 1} of ${frames.length}`;
+    }
+  }
+
+  function stop() {
+    clearInterval(timer);
+    timer = null;
+    play.textContent = "Play";
+    play.setAttribute("aria-pressed", "false");
+  }
+
+  play.addEventListener("click", () => {
+    if (timer !== null) return stop();
+    if (Number(time.value) === stops.length - 1) time.value = 0;
+    show();
+    play.textContent = "Pause";
+    play.setAttribute("aria-pressed", "true");
+    timer = setInterval(() => {
+      if (Number(time.value) === stops.length - 1) return stop();
+      time.value = Number(time.value) + 1;
+      show();
+    }, 700);
+  });
+  time.addEventListener("input", () => { stop(); show(); });
+  show();
+}
+
+function tabs() {
+  const all = [...document.querySelectorAll("[role=tab]")];
+  function choose(tab) {
+    for (const one of all) {
+      one.setAttribute("aria-selected", one === tab);
+      one.tabIndex = one === tab ? 0 : -1;
+      document.getElementById(one.getAttribute("aria-controls")).hidden = one !== tab;
+    }
+  }
+  all.forEach((tab, index) => {
+    tab.addEventListener("click", () => choose(tab));
+    tab.addEventListener("keydown", (event) => {
+      const to = { ArrowRight: index + 1, ArrowLeft: index - 1, Home: 0, End: all.length - 1 }[event.key];
+      if (to === undefined) return;
+      event.preventDefault();
+      const next = all[(to + all.length) % all.length];
+      choose(next);
+      next.focus();
+    });
+  });
+}
+
+function search() {
+  for (const field of document.querySelectorAll("[data-filter]")) {
+    const rows = [...document.getElementById(field.dataset.filter).tBodies[0].rows];
+    field.addEventListener("input", () => {
+      const words = field.value.toLowerCase().split(/\s+/).filter(Boolean);
+      for (const row of rows) {
+        const text = row.textContent.toLowerCase();
+        row.hidden = !words.every((word) => text.includes(word));
+      }
+    });
+  }
+}
+
+function viewer() {
+  const dialog = document.getElementById("viewer");
+  const [image, caption] = [dialog.querySelector("img"), dialog.querySelector("p")];
+  for (const button of document.querySelectorAll(".larger"))
+    button.addEventListener("click", () => {
+      const shown = [...button.querySelectorAll("img")].find((one) => !one.hidden);
+      image.src = shown.src;
+      image.alt = caption.textContent = shown.alt;
+      dialog.showModal();
+    });
+  dialog.querySelector(".close").addEventListener("click", () => dialog.close());
+  dialog.addEventListener("click", (event) => { if (event.target === dialog) dialog.close(); });
+}
+
+function copying() {
+  for (const button of document.querySelectorAll(".copy"))
+    button.addEventListener("click", async () => {
+      const text = button.parentElement.querySelector("pre");
+      getSelection().selectAllChildren(text);
+      try {
+        await navigator.clipboard.writeText(text.textContent);
+        button.textContent = "Copied";
+      } catch {
+        button.textContent = "Selected";
+      }
+      setTimeout(() => { button.textContent = "Copy"; }, 1500);
+    });
+}
+
+[slider, tabs, search, viewer, copying].forEach((part) => part());

@@ -1,0 +1,281 @@
+"""The page itself: everything a report shows, put into one HTML file that asks for nothing else."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import os
+import shlex
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from vmcmc_dist.config import Config, walk
+from vmcmc_dist.errors import ResourceError
+from vmcmc_dist.evaluation.tasks import TASKS
+from vmcmc_dist.report import numbers, wording
+from vmcmc_dist.report.cost import cost_rows
+from vmcmc_dist.report.curves import Clock, Drawn, Line, curve_tabs, events
+from vmcmc_dist.report.pictures import (
+    PictureBook,
+    Progress,
+    TaskPicture,
+    drawn_pictures,
+    frames,
+    task_pictures,
+)
+from vmcmc_dist.report.run import Record, Run, read_runs
+
+SCRIPTS = ("curves.js", "page.js")
+STYLE_OF = {"refined": 0, "proposals": 1, "data": 2}
+"""Lines of a panel that look the same wherever they are; others by their place."""
+
+
+@dataclass(frozen=True)
+class Report:
+    """What was written."""
+
+    path: Path
+    bytes: int
+    notes: list[str]
+
+
+def silent(done: int, total: int) -> None:
+    """Progress that nobody looks at."""
+
+
+def write_report(
+    folders: Sequence[str | Path],
+    out: str | Path,
+    *,
+    price: float | None = None,
+    grids: int = 40,
+    width: int = 1440,
+    progress: Progress = silent,
+) -> Report:
+    """Write one self-contained HTML page of one run or several.
+
+        write_report(["runs/faces", "runs/faces-mala"], "report.html")
+
+    Args:
+        price: USD an hour of all the hardware of a run; adds the cost.
+        grids: most sample grids of each run, spread evenly over training.
+        width: pixels to which wider pictures are scaled down.
+        progress: called as (pictures read, pictures in all).
+
+    Raises:
+        DataError: a folder that is no run, or a damaged config.yaml or environment.json.
+        ResourceError: ``out`` cannot be written.
+    """
+    out = Path(out)
+    runs = read_runs(folders)
+    page = render(runs, price=price, grids=grids, width=width, progress=progress)
+    content = page.html.encode()
+    partial = out.with_name(out.name + ".partial")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        partial.write_bytes(content)
+        os.replace(partial, out)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise ResourceError(
+            f"{out} cannot be written ({error.strerror or error}); give another place by --out"
+        ) from None
+    return Report(out, len(content), page.notes)
+
+
+@dataclass(frozen=True)
+class Page:
+    """The HTML and what could not be shown in it."""
+
+    html: str
+    notes: list[str]
+
+
+def render(
+    runs: Sequence[Run], *, price: float | None, grids: int, width: int, progress: Progress
+) -> Page:
+    """The page of runs that were read."""
+    notes = [note for run in runs for note in run.notes]
+    of_tasks = [task_pictures(run) for run in runs]
+    drawn = [drawn_pictures(run) for run in runs]
+    total = sum(min(grids, len(run.grids)) for run in runs) + sum(map(len, drawn))
+    total += sum(len(pictures) for tasks in of_tasks for pictures in tasks.values())
+    book = PictureBook(width, notes, lambda done: progress(done, total))
+    samples = [frames(run, book, grids, Clock(run).minutes) for run in runs]
+    tabs = curve_tabs(runs)
+    drawn_panels = [one for panels in tabs.values() for one in panels]
+    styles = [styles_of(one.lines, len(runs)) for one in drawn_panels]
+    places = iter(range(len(drawn_panels)))
+    happened = events(runs)
+    html = template().render(
+        runs=runs,
+        one=len(runs) == 1,
+        title=" · ".join(run.name for run in runs),
+        made=datetime.now().astimezone().isoformat(sep=" ", timespec="minutes"),
+        facts=[headline(run) for run in runs],
+        samples=samples,
+        stops=sorted({frame.images for kept in samples for frame in kept}),
+        drawn=[[p for p in map(book.read, paths) if p is not None] for paths in drawn],
+        tabs=[(tab, [(next(places), one) for one in panels]) for tab, panels in tabs.items()],
+        styles=styles,
+        events=happened,
+        data={
+            "panels": list(map(panel_data, drawn_panels, styles)),
+            "events": happened,
+        },
+        tables=numbers.task_tables(runs),
+        every_number=numbers.every_number(runs),
+        gallery=gallery(of_tasks, book),
+        tasks=TASKS,
+        difference=config_rows(runs, differing=True),
+        config=config_rows(runs, differing=False),
+        cost=cost_rows(runs, price),
+        commands=[evaluation_commands(run) for run in runs],
+        notes=notes,
+        width=width,
+    )
+    return Page(html, notes)
+
+
+def headline(run: Run) -> list[tuple[str, str, str]]:
+    """(what, short, in full) of a run's state, for the top of the page."""
+    train, sample, density = (run.of_kind(kind) for kind in ("train", "sample", "density"))
+    facts = [("images seen", _compact(run.images), f"{run.images:,}")]
+    if run.seconds:
+        facts.append(("training", wording.duration(run.seconds), f"{run.seconds:.1f} s"))
+    if train and "regime" in train[-1]:
+        facts.append(("regime", str(train[-1]["regime"]), "of the last log interval"))
+    if sample and isinstance(sample[-1].get("fd_thumbnail"), float):
+        last = sample[-1]
+        proposals = wording.rounded(last.get("fd_thumbnail_proposals"))
+        facts.append(
+            (
+                "thumbnail distance",
+                wording.rounded(last["fd_thumbnail"]),
+                f"refined {last['fd_thumbnail']}, proposals {proposals}; compare within a run only",
+            )
+        )
+    if density and isinstance(density[-1].get("kl_data_model"), float):
+        kl = density[-1]["kl_data_model"]
+        facts.append(("KL(p_data ‖ p_θ)", f"{wording.rounded(kl)} nats", str(kl)))
+    commit = run.environment.get("commit")
+    if commit:
+        facts.append(("commit", _short_commit(commit), str(commit)))
+    return facts
+
+
+def panel_data(drawn: Drawn, styles: Sequence[int]) -> dict[str, Any]:
+    """What the page's script draws of a panel."""
+    lines = [
+        asdict(line) | {"style": style} for line, style in zip(drawn.lines, styles, strict=True)
+    ]
+    return {"log": drawn.panel.log, "lines": lines}
+
+
+def styles_of(lines: Sequence[Line], runs: int) -> list[int]:
+    """Style (colour, dash and marker) of each line: by run if there are several, else by name."""
+    if runs > 1:
+        return [line.run for line in lines]
+    taken = {STYLE_OF[line.label] for line in lines if line.label in STYLE_OF}
+    free = iter(style for style in range(2 * len(lines) + len(STYLE_OF)) if style not in taken)
+    return [STYLE_OF[line.label] if line.label in STYLE_OF else next(free) for line in lines]
+
+
+def gallery(
+    of_tasks: Sequence[dict[str, list[tuple[Path, Record]]]], book: PictureBook
+) -> dict[str, list[list[TaskPicture]]]:
+    """Task → a list of pictures for each run."""
+    names = dict.fromkeys(task for tasks in of_tasks for task in tasks)
+    ordered = [*(t for t in TASKS if t in names), *(t for t in names if t not in TASKS)]
+    shown: dict[str, list[list[TaskPicture]]] = {}
+    for task in ordered:
+        shown[task] = []
+        for tasks in of_tasks:
+            read = [(path, record, book.read(path)) for path, record in tasks.get(task, [])]
+            pictures = [TaskPicture(task, p.stem, picture, r) for p, r, picture in read if picture]
+            shown[task].append(pictures)
+    return {task: columns for task, columns in shown.items() if any(columns)}
+
+
+def config_rows(runs: Sequence[Run], *, differing: bool) -> list[tuple[str, str, list[Any]]]:
+    """(key, its meaning, the value in each run); all keys or those alone that differ."""
+    if not all(run.config for run in runs):
+        runs = [run for run in runs if run.config]
+    meaning = {key: field.metadata.get("help", "") for key, field, _ in walk(Config())}
+    rows = []
+    for key in dict.fromkeys(key for run in runs for key in run.config):
+        values = [run.config.get(key, "–") for run in runs]
+        if not differing or any(value != values[0] for value in values):
+            rows.append((key, meaning.get(key, ""), values))
+    return rows
+
+
+def evaluation_commands(run: Run) -> list[str]:
+    """The commands that make a run's newest records again, a line a task."""
+    newest = {record["task"]: record for record in run.evaluations if "task" in record}
+    commands = []
+    for task, record in newest.items():
+        words = ["vmcmc", "evaluate", str(run.path), "--task", str(task)]
+        if "images" in record:
+            words += ["--checkpoint", str(record["images"])]
+        if record.get("ema") is False:
+            words.append("--no-ema")
+        settings = record.get("settings")
+        for key, value in (settings if isinstance(settings, dict) else {}).items():
+            words.append(f"{key}={'null' if value is None else value}")
+        commands.append(shlex.join(words))
+    return commands
+
+
+@cache
+def template():
+    """The compiled template; whatever is put into it is escaped."""
+    environment = Environment(
+        loader=PackageLoader("vmcmc_dist.report", "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    here = Path(__file__).parent
+    script = "\n".join((here / name).read_text() for name in SCRIPTS)
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    environment.globals |= {
+        "script": script,
+        "digest": digest,
+        "css": (here / "page.css").read_text(),
+        "conditions": numbers.conditions,
+        "rounded": wording.rounded,
+        "duration": wording.duration,
+        "size": wording.size,
+        "short_commit": _short_commit,
+    }
+    environment.filters["embedded"] = embedded
+    return environment.get_template("page.html")
+
+
+def embedded(value: Any) -> str:
+    """JSON that may stand inside a <script> element: no ``<``, ``>`` or ``&`` in it."""
+    text = json.dumps(value, allow_nan=False, separators=(",", ":"), ensure_ascii=False)
+    for sign in "<>&\u2028\u2029":
+        text = text.replace(sign, f"\\u{ord(sign):04x}")
+    return text
+
+
+def _compact(images: int) -> str:
+    for unit, size in (("M", 1e6), ("k", 1e3)):
+        if images >= size:
+            return f"{images / size:.3g} {unit}"
+    return str(images)
+
+
+def _short_commit(commit: Any) -> str:
+    text = str(commit)
+    return text[:8] + ("+" if text.endswith("+") and len(text) > 8 else "")
