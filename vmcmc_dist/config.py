@@ -13,7 +13,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal, TypeVar, cast
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -86,16 +86,8 @@ def load_config(path: str | Path | None, overrides: Sequence[str] = ()) -> Confi
         ConfigError: unreadable file, unknown key (with the nearest right one), value of the
             wrong type or out of range, or a combination that cannot work.
     """
-    for item in overrides:
-        if "=" not in item or item.startswith(("-", "=")):
-            raise ConfigError(
-                f"cannot read '{item}': settings are given as key=value, e.g. energy.lr=2e-4"
-            )
     schema = OmegaConf.structured(Config)
-    try:
-        command_line = OmegaConf.from_dotlist(list(overrides))
-    except (OmegaConfBaseException, YAMLError) as error:
-        raise ConfigError(f"cannot read the settings {list(overrides)}: {error}") from None
+    command_line = _dotlist(overrides)
     merged = schema
     for origin, layer in [*_file_layers(path, command_line), ("command line", command_line)]:
         for key in layer:
@@ -108,6 +100,26 @@ def load_config(path: str | Path | None, overrides: Sequence[str] = ()) -> Confi
     config = cast(Config, OmegaConf.to_object(merged))
     validate(config)
     return config
+
+
+T = TypeVar("T")
+
+
+def fill(cls: type[T], overrides: Sequence[str]) -> T:
+    """A dataclass of settings, filled strictly from ``key=value``.
+
+        settings = fill(synthesis.Settings, ["n=500", "temperature=null"])
+
+    Raises:
+        ConfigError: as :func:`load_config`.
+    """
+    try:
+        merged = OmegaConf.merge(OmegaConf.structured(cls), _dotlist(overrides))
+    except OmegaConfBaseException as error:
+        raise ConfigError(_explain(error)) from None
+    filled = cast(T, OmegaConf.to_object(merged))
+    _check_ranges(filled)
+    return filled
 
 
 def config_from_dict(values: dict[str, Any]) -> Config:
@@ -163,12 +175,7 @@ def walk(node: Any, prefix: str = "") -> Iterator[tuple[str, dataclasses.Field, 
 
 def validate(config: Config) -> None:
     """Ranges of every field, then what only holds between fields."""
-    for key, item, value in walk(config):
-        problem = out_of_range(item, value)
-        if isinstance(value, float) and not math.isfinite(value):
-            problem = f"must be a finite number, got {value}"
-        if problem:
-            raise ConfigError(f"{key} {problem}")
+    _check_ranges(config)
     if config.name in ("", ".", "..") or any(c in config.name for c in "/\\:"):
         raise ConfigError(f"name must be a plain folder name, got {config.name!r}")
     train, workers = config.train, config.resources.workers
@@ -207,6 +214,28 @@ def validate(config: Config) -> None:
         for key, net in (("energy.net", config.energy.net), ("vae.net", config.vae.net)):
             if net != "mlp":
                 raise ConfigError(f"{key}={net} is for images; data.source=toy2d needs mlp")
+
+
+def _check_ranges(node: Any) -> None:
+    """ConfigError naming the first field that is not finite or out of its bounds."""
+    for key, item, value in walk(node):
+        problem = out_of_range(item, value)
+        if isinstance(value, float) and not math.isfinite(value):
+            problem = f"must be a finite number, got {value}"
+        if problem:
+            raise ConfigError(f"{key} {problem}")
+
+
+def _dotlist(overrides: Sequence[str]) -> DictConfig:
+    for item in overrides:
+        if "=" not in item or item.startswith(("-", "=")):
+            raise ConfigError(
+                f"cannot read '{item}': settings are given as key=value, e.g. energy.lr=2e-4"
+            )
+    try:
+        return OmegaConf.from_dotlist(list(overrides))
+    except (OmegaConfBaseException, YAMLError) as error:
+        raise ConfigError(f"cannot read the settings {list(overrides)}: {error}") from None
 
 
 def _file_layers(
@@ -262,4 +291,4 @@ def _explain(error: OmegaConfBaseException) -> str:
         line for line in lines if not line.startswith(("full_key:", "object_type=", "reference_"))
     )
     key = getattr(error, "full_key", None)
-    return f"{key}: {text}" if key and key not in text else text
+    return f"{key}: {text}" if key and f"'{key}'" not in text else text
