@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import json
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,13 +11,10 @@ import torch
 
 from vmcmc_dist.data.scaling import to_model_range
 from vmcmc_dist.errors import CheckpointError, DataError
-from vmcmc_dist.evaluation.classifier import (
-    CARD,
-    WEIGHTS,
+from vmcmc_dist.evaluation.classifier import CARD, WEIGHTS, load_classifier
+from vmcmc_dist.evaluation.classifier_training import (
     ClassifierConfig,
-    collect,
     data_checksum,
-    load_classifier,
     train_classifier,
 )
 
@@ -109,15 +105,41 @@ def test_images_that_do_not_fit_are_named(judge):
         train_classifier(images, labels, images[:, 0], labels, TINY)
 
 
-def test_a_stream_of_batches_is_collected():
-    images, labels = stripes(10)
-    batches = [SimpleNamespace(x=images[k : k + 4], y=labels[k : k + 4]) for k in (0, 4, 8)]
-    x, y = collect(batches, 6)
-    assert torch.equal(x, images[:6]) and torch.equal(y, labels[:6])
-    with pytest.raises(DataError, match="ended after 10 of 11"):
-        collect(batches, 11)
-    with pytest.raises(DataError, match="has none"):
-        collect([SimpleNamespace(x=images, y=None)], 5)
+def test_attributes_are_learnt_each_by_itself(tmp_path):
+    """Attribute 0 = upright stripes, attribute 1 = dark, attribute 2 = never."""
+
+    def marked(count: int, seed: int):
+        images, upright = stripes(count, seed=seed)
+        dark = torch.rand(count, generator=torch.Generator().manual_seed(seed + 9)) < 0.5
+        images[dark] //= 2
+        return images, torch.stack([upright, dark.long(), torch.zeros_like(upright)], 1)
+
+    config = ClassifierConfig(width=4, feature_dim=6, min_updates=60, batch_size=16)
+    model = train_classifier(*marked(128, 0), *marked(64, 1), config)
+    card = model.card
+    assert (card.labels, card.classes) == ("attributes", 3)
+    assert card.test_accuracy >= 0.95 and 0.6 < card.chance < 0.8
+    images, wanted = marked(64, 2)
+    right = ((model.judge(images)[1] > 0) == wanted).float().mean(0)
+    assert right.min() > 0.9, right
+    assert load_classifier(model.save(tmp_path)).card == card
+
+
+def test_a_card_without_the_later_fields_is_read(judge, tmp_path):
+    folder = judge.save(tmp_path)
+    card = json.loads((folder / CARD).read_text())
+    del card["labels"], card["chance"]
+    (folder / CARD).write_text(json.dumps(card))
+    assert load_classifier(folder).card.labels == "class"
+
+
+def test_small_sets_are_passed_more_often():
+    seen = []
+    config = ClassifierConfig(width=4, feature_dim=6, epochs=2, batch_size=16, min_updates=21)
+    train_classifier(
+        *stripes(64), *stripes(8), config, progress=lambda i, n, loss: seen.append((i, n))
+    )
+    assert seen[-1] == (24, 24)
 
 
 @pytest.mark.slow

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from vmcmc_dist.errors import CheckpointError, DataError
-from vmcmc_dist.evaluation.classifier import ClassifierConfig, train_classifier
+from vmcmc_dist.evaluation.classifier_training import ClassifierConfig, train_classifier
 from vmcmc_dist.evaluation.samples import (
     Judged,
     Reference,

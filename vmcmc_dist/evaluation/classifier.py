@@ -1,4 +1,4 @@
-"""A small classifier of MNIST-like images: the judge of what the samplers draw.
+"""A small classifier of images: the judge of what the samplers draw.
 
     judge = train_classifier(train_images, train_labels, test_images, test_labels)
     judge.save("cache/classifier-fashion_mnist")
@@ -13,10 +13,9 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -26,27 +25,17 @@ from torch import Tensor, nn
 
 from vmcmc_dist.data.scaling import to_model_range
 from vmcmc_dist.errors import CheckpointError, DataError
-from vmcmc_dist.settings import setting
 
 WEIGHTS, CARD = "classifier.safetensors", "classifier.json"
 
 
 @dataclass
-class ClassifierConfig:
-    """How the judge is built and trained."""
-
-    width: int = setting(24, "channels of the first stage; 2× and 4× follow", ge=1)
-    feature_dim: int = setting(64, "size of the features that distances are measured in", ge=2)
-    epochs: int = setting(4, "passes over the training set", ge=1)
-    batch_size: int = setting(128, "images per update", unit="images", ge=2)
-    lr: float = setting(4e-3, "peak learning rate of AdamW, one cycle", gt=0)
-    weight_decay: float = setting(0.02, "weight decay of AdamW", ge=0)
-    seed: int = setting(0, "of the initial weights and of the order", ge=0)
-
-
-@dataclass
 class ClassifierCard:
-    """What a saved classifier is and what it learnt from."""
+    """What a saved classifier is and what it learnt from.
+
+    ``classes`` counts the logits: exclusive classes, or independent 0/1 attributes (``labels``).
+    ``test_accuracy`` is the share of held-out images that it gets right, over attributes the mean.
+    """
 
     classes: int
     input_shape: list[int]
@@ -58,6 +47,8 @@ class ClassifierCard:
     data_checksum: str
     seed: int
     weights_sha256: str
+    labels: Literal["class", "attributes"] = "class"
+    chance: float | None = None
 
 
 class ImageClassifier(nn.Module):
@@ -81,7 +72,7 @@ class ImageClassifier(nn.Module):
         return F.relu(self.project(self.stages(x).mean((2, 3))))
 
     def logits(self, x: Tensor) -> Tensor:
-        """Unnormalised log p(y|x) [B, K]."""
+        """Unnormalised log p(y|x) [B, K]; of attributes the log odds of each."""
         return self.classify(self.features(x))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -158,109 +149,3 @@ def load_classifier(folder: str | Path, expected_checksum: str | None = None) ->
     model.load_state_dict(load_weights(weights))
     model.card = card
     return model.eval().requires_grad_(False)
-
-
-def collect(batches: Iterable[Any], count: int) -> tuple[Tensor, Tensor]:
-    """The first ``count`` images and labels of a stream of batches with ``x`` and ``y``.
-
-    DataError: batches without labels, or too few of them.
-    """
-    images: list[Tensor] = []
-    labels: list[Tensor] = []
-    have = 0
-    for batch in batches:
-        if batch.y is None:
-            raise DataError("a classifier learns from labels, and this data set has none")
-        images.append(batch.x)
-        labels.append(batch.y)
-        have += len(batch.x)
-        if have >= count:
-            return torch.cat(images)[:count], torch.cat(labels)[:count]
-    raise DataError(f"the stream ended after {have} of {count} images")
-
-
-def data_checksum(images: Tensor, labels: Tensor) -> str:
-    """sha256 over the bytes of images and labels."""
-    digest = hashlib.sha256(images.contiguous().numpy().tobytes())
-    digest.update(labels.contiguous().numpy().tobytes())
-    return digest.hexdigest()
-
-
-def accuracy(model: ImageClassifier, images: Tensor, labels: Tensor) -> float:
-    """Share of images whose largest logit is their label's."""
-    return (model.judge(images)[1].argmax(1) == labels).double().mean().item()
-
-
-def train_classifier(
-    train_images: Tensor,
-    train_labels: Tensor,
-    test_images: Tensor,
-    test_labels: Tensor,
-    config: ClassifierConfig | None = None,
-    *,
-    checksum: str | None = None,
-    device: str | torch.device = "cpu",
-    progress: Callable[[int, int, float], None] | None = None,
-) -> ImageClassifier:
-    """Train the judge on images [N, C, H, W] (uint8, or float in [-1, 1]) and labels [N] 0…K−1.
-
-    AdamW with one learning-rate cycle on the cross entropy; deterministic given the seed.
-    ``checksum`` names the data (a manifest's; else the bytes are hashed);
-    ``progress(update, updates, loss)`` is called after each update. Returned in eval mode.
-    """
-    config = config or ClassifierConfig()
-    _check_labelled("training", train_images, train_labels)
-    _check_labelled("test", test_images, test_labels)
-    classes, shape = int(train_labels.max()) + 1, list(train_images.shape[1:])
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.seed)
-        model = ImageClassifier(shape, classes, config.width, config.feature_dim).to(device)
-    model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    order = torch.Generator().manual_seed(config.seed)
-    count = len(train_images)
-    updates = config.epochs * max(1, count // config.batch_size)
-    optimizer = torch.optim.AdamW(model.parameters(), config.lr, weight_decay=config.weight_decay)
-    cycle = torch.optim.lr_scheduler.OneCycleLR(optimizer, config.lr, updates, pct_start=0.25)
-    update = 0
-    for _ in range(config.epochs):
-        permutation = torch.randperm(count, generator=order)
-        for index in permutation.split(config.batch_size)[: max(1, count // config.batch_size)]:
-            x = (
-                to_model_range(train_images[index])
-                .to(device)
-                .contiguous(memory_format=torch.channels_last)
-            )
-            loss = F.cross_entropy(model(x), train_labels[index].to(device))
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            optimizer.step()
-            cycle.step()
-            update += 1
-            if progress:
-                progress(update, updates, loss.item())
-    model.eval().requires_grad_(False)
-    model.card = ClassifierCard(
-        classes=classes,
-        input_shape=shape,
-        feature_dim=config.feature_dim,
-        width=config.width,
-        test_accuracy=0.0,
-        test_samples=len(test_images),
-        train_samples=count,
-        data_checksum=checksum or data_checksum(train_images, train_labels),
-        seed=config.seed,
-        weights_sha256=hashlib.sha256(model.weights()).hexdigest(),
-    )
-    model.card.test_accuracy = accuracy(model, test_images, test_labels)
-    return model
-
-
-def _check_labelled(what: str, images: Tensor, labels: Tensor) -> None:
-    if images.ndim != 4 or min(images.shape[2:]) < 16:
-        raise DataError(
-            f"{what} images must be [N, C, H, W] with H, W ≥ 16, got {list(images.shape)}"
-        )
-    if len(images) == 0 or len(images) != len(labels):
-        raise DataError(
-            f"{len(images)} {what} images with {len(labels)} labels: give one label per image"
-        )

@@ -4,53 +4,80 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from torch import Tensor
+import torch
 
-from vmcmc_dist.data import DataConfig, cache_dir, ensure_prepared, open_stream
+from vmcmc_dist.data import DataConfig, Manifest, cache_dir
 from vmcmc_dist.errors import DataError
-from vmcmc_dist.evaluation.classifier import (
-    ImageClassifier,
-    collect,
-    load_classifier,
+from vmcmc_dist.evaluation.classifier import ImageClassifier, load_classifier
+from vmcmc_dist.evaluation.classifier_training import (
+    ClassifierConfig,
+    Progress,
     train_classifier,
 )
+from vmcmc_dist.evaluation.real import find_part, real_images
 from vmcmc_dist.evaluation.samples import evaluate_samples, reference_statistics
 from vmcmc_dist.trained import Trained
 
+MIN_UPDATES = 600  # for sets of a few thousand images
 
-def read_split(data: DataConfig, split: Literal["train", "test"]) -> tuple[Tensor, Tensor, str]:
-    """All images [N, C, H, W] uint8 and labels [N] of a split in their own order, and a checksum.
 
-    Raises:
-        DataError: data without one class label per image.
-    """
-    cfg = dataclasses.replace(data, split=split, shuffle=False, flip=False, limit=None)
-    manifest = ensure_prepared(cfg)
-    with open_stream(cfg, seed=0, local_batch=min(500, manifest.num_samples)) as stream:
-        images, labels = collect(stream, manifest.num_samples)
-    if labels.ndim != 1:
-        raise DataError(f"{manifest.source} has attributes, no classes: no classifier can judge it")
-    return images, labels, manifest.checksum
+def training_split(data: DataConfig) -> DataConfig:
+    """The whole training split of ``data``, whatever part of it a run used."""
+    if data.limit is None and data.split == "train":
+        return data
+    return dataclasses.replace(data, split="train", limit=None, shards=None)
+
+
+def whole(data: DataConfig) -> Manifest:
+    """The manifest of the whole training split."""
+    return find_part(training_split(data), "train").manifest
 
 
 def judge_folder(data: DataConfig) -> Path:
-    """Where the classifier of this data is kept."""
-    size = f"-{data.image_size}" if data.image_size else ""
-    return cache_dir() / "classifiers" / f"{data.source}{size}"
+    """Where the classifier of this data is kept; another data set has another folder."""
+    return cache_dir() / "classifiers" / f"{data.source}-{whole(data).checksum[:12]}"
 
 
-def train_judge(
-    data: DataConfig, progress: Callable[[int, int, float], None] | None = None
-) -> ImageClassifier:
-    """Train on the training split, test on the test split, keep in the cache."""
-    images, labels, checksum = read_split(data, "train")
-    test_images, test_labels, _ = read_split(data, "test")
+def cached_judge(data: DataConfig, progress: Progress | None = None) -> ImageClassifier:
+    """The classifier of this data in the cache, trained first if there is none.
+
+    CheckpointError: its files are damaged. DataError: data without labels.
+    """
+    folder = judge_folder(data)
+    if not folder.exists():
+        return train_judge(data, progress)
+    return load_classifier(folder, expected_checksum=whole(data).checksum)
+
+
+def train_judge(data: DataConfig, progress: Progress | None = None) -> ImageClassifier:
+    """Train on the whole training split, test on held-out data, keep in the cache.
+
+    Held out is the test split, else the validation split, else the last tenth of the training
+    split, which is then not learnt from. Classes and 0/1 attributes are learnt.
+
+    DataError: data without labels.
+    """
+    cfg = training_split(data)
+    train, test = real_images(cfg, "train"), real_images(cfg, "held out")
+    if train.labels is None or test.labels is None:
+        raise DataError(
+            f"{whole(data).source} has no labels, so no classifier can be trained on it: "
+            "choose features=inception"
+        )
+    if find_part(cfg, "held out").manifest.checksum == whole(data).checksum:
+        learnt = ~torch.isin(train.rows, test.rows)
+        train.images, train.labels = train.images[learnt], train.labels[learnt]
     judge = train_classifier(
-        images, labels, test_images, test_labels, checksum=checksum, progress=progress
+        train.images,
+        train.labels,
+        test.images,
+        test.labels,
+        ClassifierConfig(min_updates=MIN_UPDATES),
+        checksum=whole(data).checksum,
+        progress=progress,
     )
     judge.save(judge_folder(data))
     return judge
@@ -63,24 +90,20 @@ def judge_run(
     steps: int | None = None,
     seed: int = 0,
     ema: bool | None = None,
-    progress: Callable[[int, int, float], None] | None = None,
+    progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Inception score and Fréchet distance of refined samples and proposals, in a classifier.
 
     The classifier is trained first if the cache has none of this data. Distances are to the
-    whole training split; ``is_real`` and ``fd_real`` are of ``n`` test images.
+    whole training split; ``is_real`` and ``fd_real`` are of ``n`` held-out images.
     """
-    data = model.config.data
-    images, _, checksum = read_split(data, "train")
-    folder = judge_folder(data)
-    if folder.exists():
-        judge = load_classifier(folder, expected_checksum=checksum)
-    else:
-        judge = train_judge(data, progress)
-    reference = reference_statistics(images, judge, checksum=checksum)
-    test_images, _, _ = read_split(data, "test")
+    data = training_split(model.config.data)
+    judge = cached_judge(data, progress)
+    real = real_images(data, "train")
+    reference = reference_statistics(real.images, judge, checksum=real.checksum)
+    held = real_images(data, "held out").images
     record = evaluate_samples(
-        model, reference, judge, n, steps=steps, seed=seed, real=test_images, ema=ema
+        model, reference, judge, n, steps=steps, seed=seed, real=held, ema=ema
     )
     return {"images": model.images, **record}
 

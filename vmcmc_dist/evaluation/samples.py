@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 
 from vmcmc_dist.errors import CheckpointError, DataError
-from vmcmc_dist.evaluation.classifier import ImageClassifier, data_checksum
+from vmcmc_dist.evaluation.classifier import ImageClassifier
+from vmcmc_dist.evaluation.classifier_training import data_checksum
 from vmcmc_dist.evaluation.metrics import MomentSums, PredictionSums, frechet_distance
 from vmcmc_dist.langevin import LangevinConfig, stream_seed
 
