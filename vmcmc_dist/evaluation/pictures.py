@@ -109,6 +109,18 @@ def save_pair_grid(
     return _save(path, _page(panels, title, caption))
 
 
+def save_panels(
+    path: str | Path,
+    panels: Sequence[tuple[str, Tensor, int | None]],
+    *,
+    title: str = "",
+    caption: str = "",
+) -> Path:
+    """Labelled grids side by side, as PNG: (label, images [N, C, H, W], columns) of each."""
+    grids = [(label, tile(images, columns)) for label, images, columns in panels]
+    return _save(path, _page(grids, title, caption))
+
+
 def save_chain_strips(
     path: str | Path,
     states: Sequence[Tensor],
