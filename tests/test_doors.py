@@ -23,7 +23,7 @@ OPEN = {
     "models": set(),
     "teaching": {"langevin", "models"},
     "data": set(),
-    "evaluation": {"langevin", "models", "data", "trained"},
+    "evaluation": {"langevin", "models", "teaching", "data", "config", "trained"},
     "bench": {"langevin", "models"},
     "engine": {
         "langevin", "models", "teaching", "data", "evaluation", "config", "trained", "bench",

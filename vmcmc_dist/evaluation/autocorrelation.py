@@ -28,11 +28,12 @@ def autocovariance(series: Tensor) -> Tensor:
     return torch.fft.irfft(spectrum.abs().square(), n=2 * length)[:, :length] / length
 
 
-def autocorrelation(series: Tensor) -> Tensor:
+def autocorrelation(series: Tensor, *, between: bool = True) -> Tensor:
     """ρ_t over chains [C, T] → [T], with ρ_0 = 1.
 
     ρ_t = 1 − (W − mean_c γ_{c,t}·T/(T−1)) / V,  V = W (T−1)/T + B,
-    W the mean variance within chains, B the variance of their means (0 for a single chain).
+    W the mean variance within chains, B the variance of their means (0 for a single chain, and
+    without ``between``: then ρ is of a chain about its own mean).
     DataError: fewer than 8 steps, or values that are not finite. A constant series has ρ = 1.
     """
     chains, length = series.shape
@@ -42,8 +43,9 @@ def autocorrelation(series: Tensor) -> Tensor:
         raise DataError("a chain to be judged holds values that are not finite")
     gamma = autocovariance(series).mean(0) * length / (length - 1)
     within = gamma[0]
-    between = series.double().mean(1).var() if chains > 1 else torch.zeros(()).double()
-    total = within * (length - 1) / length + between
+    total = within * (length - 1) / length
+    if between and chains > 1:
+        total = total + series.double().mean(1).var()
     if total <= 0:
         return torch.ones(length, dtype=torch.float64)
     rho = 1 - (within - gamma) / total
