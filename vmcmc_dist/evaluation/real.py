@@ -108,15 +108,16 @@ def _joined(parts: list[Tensor | None]) -> Tensor | None:
 
 def real_batches(
     data: DataConfig, split: Split, batch_size: int = 500, limit: int | None = None, seed: int = 0
-) -> Iterator[Batch]:
-    """The samples of :func:`real_images`, never all in memory; ``index`` is the row."""
+) -> Iterator[tuple[Tensor, Tensor | None]]:
+    """The samples of :func:`real_images`, never all in memory: (images [B, …], labels) in turn."""
     if data.source == "toy2d":
         real = _drawn(data, split, limit or DRAWN, seed)
-        yield Batch(real.images, None, real.rows, real.rows)
+        yield real.images, None
         return
     part = find_part(data, split)
     part = dataclasses.replace(part, rows=_chosen(part.rows, limit, seed))
-    yield from _read(part, data, batch_size)
+    for batch in _read(part, data, batch_size):
+        yield batch.x, batch.y
 
 
 def held_out(model: Trained, n: int, seed: int = 0) -> tuple[Tensor, Tensor | None]:
