@@ -80,7 +80,11 @@ class Bridge:
 def move(
     bridge: Bridge, ends: Ends, beta: float, step_size: float, noise: Noise
 ) -> tuple[Ends, Tensor]:
-    """One adjusted step that leaves p_β invariant; the mean acceptance probability with it."""
+    """One adjusted step that leaves p_β invariant; the mean acceptance probability with it.
+
+    The drift is at most as long as the noise, δ√D (the truncated Langevin algorithm of Roberts and
+    Tweedie 1996): a plain one overshoots in the steep far tails and is stuck there.
+    """
     proposed: list[Ends] = []
 
     def evaluate(y: Tensor) -> tuple[Tensor, Tensor]:
@@ -89,7 +93,10 @@ def move(
         return energy, grad
 
     eps, uniform = noise.normal(ends.y.shape), noise.uniform(ends.y.shape[:1])
-    state, alpha = mala_step(ends.at(beta), evaluate, eps, uniform, step_size=step_size)
+    clip = step_size * math.sqrt(ends.y[0].numel())
+    state, alpha = mala_step(
+        ends.at(beta), evaluate, eps, uniform, step_size=step_size, clip_move=clip
+    )
     accept = uniform < alpha
     wide = accept.view(1, -1, *[1] * (ends.y.dim() - 1))
     energy = torch.where(accept, proposed[0].energy, ends.energy)
