@@ -56,6 +56,9 @@ class Block(nn.Module):
 class CifarResNet(nn.Module):
     """ResNet of depth 6n + 2: three stages of n blocks with 16, 32, 64 channels, option A."""
 
+    mean: Tensor
+    std: Tensor
+
     def __init__(self, depth: int) -> None:
         super().__init__()
         blocks = (depth - 2) // 6
@@ -71,6 +74,7 @@ class CifarResNet(nn.Module):
     def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
         """uint8 [B, 3, 32, 32] → features [B, 64], logits [B, 10]."""
         x = (pixels.float() / 255 - self.mean) / self.std
+        x = x.contiguous(memory_format=torch.channels_last)
         x = F.relu(self.bn1(self.conv1(x)))
         features = self.layer3(self.layer2(self.layer1(x))).mean((2, 3))
         return features, self.linear(features)
@@ -93,4 +97,5 @@ def resnet_features(
     except RuntimeError as error:
         raise CheckpointError(f"{published.file} does not fit a ResNet-{depth}: {error}") from error
     net = net.to(device).eval().requires_grad_(False)
+    net = net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return Features(f"resnet{depth}", 64, 10, published.sha256, net, shape=SHAPE, device=device)
