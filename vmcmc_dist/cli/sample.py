@@ -4,11 +4,31 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from vmcmc_dist.trained import Trained
 
 
 def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run_folder", metavar="RUN", help="a run folder, e.g. runs/faces")
-    parser.add_argument("-n", type=int, default=64, help="samples (default 64)")
+    parser.add_argument(
+        "-n", type=int, help="samples (default 64); with --condition of each (default 8)"
+    )
+    parser.add_argument(
+        "--condition",
+        metavar="WHAT",
+        help="of a conditional run: classes (names or numbers with commas, or all); attributes "
+        "(Smiling,Male=0; those not named are 0); an image or a folder of images, which are "
+        "cropped and resized as in preparation",
+    )
+    parser.add_argument(
+        "--mask",
+        metavar="IMAGE",
+        help="inpainting: white where hidden (default: the image's transparent pixels)",
+    )
     parser.add_argument(
         "--steps", type=int, help="Langevin steps (default: sampling.steps, else as in training)"
     )
@@ -29,11 +49,13 @@ def add(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     import numpy as np
 
+    from vmcmc_dist.cli.condition import conditions_of
     from vmcmc_dist.errors import ConfigError, ResourceError
-    from vmcmc_dist.evaluation.pictures import caption_line, save_pair_grid
     from vmcmc_dist.trained import load
 
-    if options.n < 1 or (options.steps is not None and options.steps < 1):
+    if (options.n is not None and options.n < 1) or (
+        options.steps is not None and options.steps < 1
+    ):
         raise ConfigError("-n and --steps must be at least 1")
     model = load(
         options.run_folder,
@@ -44,8 +66,13 @@ def run(options: argparse.Namespace) -> int:
     out = options.out or Path(options.run_folder) / "samples" / f"drawn-{options.seed}{suffix}"
     if out.suffix not in (".png", ".npy") or (out.suffix == ".png" and len(model.shape) != 3):
         raise ConfigError(f"--out {out}: write a .npy" + (" or a .png" if suffix == ".png" else ""))
+    names, c = None, None
+    if model.condition is not None or options.condition or options.mask:
+        names, c = conditions_of(model, options.condition, options.mask)
+        c = c.repeat_interleave(options.n or 8, 0)
+    count = len(c) if c is not None else options.n or 64
     refined, proposals = model.sample(
-        options.n, steps=options.steps, seed=options.seed, return_proposals=True
+        count, c=c, steps=options.steps, seed=options.seed, return_proposals=True
     )
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -53,11 +80,36 @@ def run(options: argparse.Namespace) -> int:
             np.save(out, refined.cpu().numpy(), allow_pickle=False)
         else:
             steps = model.chain_config(options.steps).steps
-            name = model.config.name
-            save_pair_grid(
-                out, proposals, refined, title=name, caption=caption_line(name, model.images, steps)
-            )
+            _draw(out, model, steps, proposals, refined, names, c)
     except OSError as error:
         raise ResourceError(f"{out} cannot be written ({error.strerror or error})") from None
     print(out)
     return 0
+
+
+def _draw(
+    out: Path,
+    model: Trained,
+    steps: int,
+    proposals: Tensor,
+    refined: Tensor,
+    names: list[str] | None,
+    c: Tensor | None,
+) -> None:
+    """Proposals beside refined samples; of a conditional model one row for each condition."""
+    from vmcmc_dist.evaluation.conditional_scores import shown_condition
+    from vmcmc_dist.evaluation.pictures import caption_line, save_pair_grid, save_panels
+
+    name = model.config.name
+    caption = caption_line(name, model.images, steps)
+    if names is None or c is None:
+        save_pair_grid(out, proposals, refined, title=name, caption=caption)
+        return
+    each = len(c) // len(names)
+    columns = None if len(names) == 1 else each
+    panels = [("proposals", proposals, columns), ("refined", refined, columns)]
+    if c.ndim == 4:
+        given = shown_condition(model.config.condition, c[::each])
+        panels = [("given", given, 1), *panels]
+    caption += "\n" + ("from above: " if names[1:] else "") + ", ".join(names)
+    save_panels(out, panels, title=name, caption=caption)

@@ -119,14 +119,20 @@ def luminance(x: Tensor) -> Tensor:
 
 
 def low_resolution(x: Tensor, factor: int) -> Tensor:
-    """x [B, C, H, W] averaged over ``factor``² pixels and brought back to H × W bicubically.
+    """x [B, C, H, W] averaged over ``factor``² pixels and brought back to H × W, in [−1, 1].
 
-    Clamped to [−1, 1]. The kernel is Keys' (a = −1/2, as in PIL), exact on linear ramps.
     ConfigError where ``factor`` does not divide H and W.
     """
     _check_factor(factor, tuple(x.shape[1:]))
-    small = F.avg_pool2d(x, factor)
-    return F.interpolate(small, x.shape[2:], mode="bicubic", antialias=True).clamp(-1, 1)
+    return enlarged(F.avg_pool2d(x, factor), tuple(x.shape[2:]))
+
+
+def enlarged(small: Tensor, size: tuple[int, ...]) -> Tensor:
+    """[B, C, h, w] → [B, C, *size], bicubic, clamped to [−1, 1].
+
+    The kernel is Keys' (a = −1/2, as in PIL), exact on linear ramps.
+    """
+    return F.interpolate(small, size, mode="bicubic", antialias=True).clamp(-1, 1)
 
 
 def _check_factor(factor: int, shape: tuple[int, ...]) -> None:
