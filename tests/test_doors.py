@@ -45,7 +45,7 @@ CONFIGS = {"data.config", "engine.config", "teaching.config", "langevin.config",
 """All that the config tree takes from the rooms: the dataclasses, nothing that runs."""
 
 ONLY_IN = {
-    "ray": ("engine/ray_launch.py", "tuning/"),
+    "ray": ("engine/ray_launch.py", "engine/ray_map.py", "tuning/"),
     "deepspeed": ("engine/learner.py",),
     "webdataset": ("data/",),
     "fsspec": ("data/",),

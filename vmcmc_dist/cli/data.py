@@ -69,17 +69,10 @@ def run_layout(options: argparse.Namespace) -> int:
 
 
 def _manifest(options: argparse.Namespace):
-    from vmcmc_dist.cli.bar import bar_of_user
+    from vmcmc_dist.cli.bar import stage_bar
     from vmcmc_dist.config import load_config
     from vmcmc_dist.data import ensure_prepared
 
     config = load_config(options.config, options.settings)
-    with bar_of_user() as bar:
-        tasks: dict[str, object] = {}
-
-        def progress(what: str, done: int, total: int) -> None:
-            if what not in tasks:
-                tasks[what] = bar.add_task(what, total=total)
-            bar.update(tasks[what], completed=done)  # type: ignore[arg-type]
-
+    with stage_bar() as progress:
         return ensure_prepared(config.data, progress)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import typing
+from collections.abc import Container
 from typing import Any
 
 from vmcmc_dist.settings import bounds_text
@@ -31,17 +32,22 @@ def list_keys(sections: tuple[str, ...] = ()) -> list[str]:
         if sections and section not in sections:
             continue
         lines += ["", f"{section or 'run'}: {(item.__doc__ or '').splitlines()[0]}"]
-        types = typing.get_type_hints(type(item))
-        for field in dataclasses.fields(item):
-            value = getattr(item, field.name)
-            if dataclasses.is_dataclass(value):
-                continue
-            key = f"{section}.{field.name}" if section else field.name
-            meta = field.metadata
-            facts = [_type_name(types[field.name]), bounds_text(field), meta.get("unit", "")]
-            shown = "" if value is None else value
-            lines.append(f"  {key}={shown}  ({', '.join(f for f in facts if f)})")
-            lines.append(f"      {meta.get('help', '')}")
+        lines += key_lines(item, f"{section}." if section else "")
+    return lines
+
+
+def key_lines(item: Any, prefix: str = "", without: Container[str] = ()) -> list[str]:
+    """Two lines for each setting of a dataclass: key, default, type, range, unit; its meaning."""
+    types = typing.get_type_hints(type(item))
+    lines = []
+    for field in dataclasses.fields(item):
+        value, meta = getattr(item, field.name), field.metadata
+        if dataclasses.is_dataclass(value) or field.name in without:
+            continue
+        facts = [_type_name(types[field.name]), bounds_text(field), meta.get("unit", "")]
+        shown = "" if value is None else value
+        lines.append(f"  {prefix}{field.name}={shown}  ({', '.join(f for f in facts if f)})")
+        lines.append(f"      {meta.get('help', '')}")
     return lines
 
 

@@ -131,7 +131,7 @@ def launch(config: Config, manifest: Manifest, body: Body | None = None) -> dict
         raise _cause(error.worker_failures, folder) from None
     except (TrainingFailedError, ray.exceptions.RayError) as error:
         raise ResourceError(
-            f"Ray could not run the workers: {_first_line(error)}. Details: {folder.log}"
+            f"Ray could not run the workers: {first_line(error)}. Details: {folder.log}"
         ) from None
     return result.return_value  # type: ignore[attr-defined]
 
@@ -159,12 +159,12 @@ def _cause(failures: dict[int, Exception], folder: RunFolder) -> UserError:
             return cause
     rank, cause = next(iter(causes.items()))
     return ResourceError(
-        f"worker {rank} died ({type(cause).__name__}: {_first_line(cause)}). The run is safe up "
+        f"worker {rank} died ({type(cause).__name__}: {first_line(cause)}). The run is safe up "
         f"to its last checkpoint; run the same command again to go on. Details: {folder.log}"
     )
 
 
-def _first_line(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[-1] if lines else type(error).__name__
 

@@ -111,7 +111,7 @@ def describe_environment() -> dict[str, Any]:
     gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     return {
         "command": " ".join(sys.argv),
-        "commit": _commit(),
+        "commit": describe_commit(),
         "python": platform.python_version(),
         "packages": {name: _version(name) for name in PACKAGES},
         "cpu": _cpu_name(),
@@ -129,7 +129,7 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _commit() -> str | None:
+def describe_commit() -> str | None:
     """Commit of the source tree, with "+" if it has changes; ``None`` outside a checkout."""
     git = ["git", "-C", str(Path(__file__).parent)]
     try:
