@@ -16,7 +16,7 @@ def show_record(record: dict[str, Any], new: bool, run: str | Path) -> None:
     from rich.table import Table
 
     figures = record["figures"]
-    slim: dict[str, Any] = {"box": box.SIMPLE_HEAD, "pad_edge": False}
+    slim: dict[str, Any] = {"box": box.SIMPLE_HEAD, "pad_edge": False, "padding": (0, 1, 0, 0)}
     print(f"{record['task']}, trained on {record['images']:,} images")
     stems, net = compared(figures), f"_{figures.get('features', '')}"
     if stems:
@@ -48,11 +48,11 @@ def show_record(record: dict[str, Any], new: bool, run: str | Path) -> None:
 
 
 def compared(figures: dict[str, Any]) -> list[str]:
-    """Names of the numbers that are there for two or more of :data:`ROWS`, in their order."""
+    """Names of the numbers (no spreads) that are there for two or more of :data:`ROWS`."""
     found: dict[str, int] = {}
     for name, value in figures.items():
         stem, _, row = name.rpartition("_")
-        if row in ROWS and isinstance(value, (int, float)):
+        if row in ROWS and isinstance(value, (int, float)) and "_std_" not in name:
             found[stem] = found.get(stem, 0) + 1
     return [stem for stem, count in found.items() if count > 1]
 

@@ -108,16 +108,15 @@ def _joined(parts: list[Tensor | None]) -> Tensor | None:
 
 def real_batches(
     data: DataConfig, split: Split, batch_size: int = 500, limit: int | None = None, seed: int = 0
-) -> Iterator[tuple[Tensor, Tensor | None]]:
-    """The samples of :func:`real_images`, never all in memory: (images [B, …], labels) in turn."""
+) -> Iterator[Batch]:
+    """The samples of :func:`real_images`, never all in memory; ``index`` is the row."""
     if data.source == "toy2d":
         real = _drawn(data, split, limit or DRAWN, seed)
-        yield real.images, None
+        yield Batch(real.images, None, real.rows, real.rows)
         return
     part = find_part(data, split)
     part = dataclasses.replace(part, rows=_chosen(part.rows, limit, seed))
-    for batch in _read(part, data, batch_size):
-        yield batch.x, batch.y
+    yield from _read(part, data, batch_size)
 
 
 def held_out(model: Trained, n: int, seed: int = 0) -> tuple[Tensor, Tensor | None]:
@@ -173,7 +172,7 @@ def _manifest(data: DataConfig, split: str) -> Manifest:
         return ensure_prepared(cfg)
     if not data.root and data.source != "faces":
         raise NoSplitError(f"{data.shards} holds shards of split {data.split!r} alone")
-    manifest = ensure_prepared(dataclasses.replace(cfg, split=split, shards=None, limit=None))
+    manifest = ensure_prepared(dataclasses.replace(cfg, split=split, shards=None, limit=None))  # type: ignore[arg-type]
     if manifest.split != split:  # shards that are used as they are
         raise NoSplitError(f"{manifest.base} holds shards of split {manifest.split!r} alone")
     return manifest

@@ -104,8 +104,8 @@ def judged(
     data, n = job.model.config.data, job.settings.n
     reference = reference_for(data, net, job.progress)
     scores = scores | {"real": Scores.empty(net)}
-    for images, _ in real_batches(data, "held out", limit=n, seed=job.settings.seed):
-        scores["real"].add(images)
+    for batch in real_batches(data, "held out", limit=n, seed=job.settings.seed):
+        scores["real"].add(batch.x)
     few = scores["real"].n < MIN_PER_FEATURE * net.dim
     figures: dict[str, Any] = {"n_real": scores["real"].n}
     if few:
