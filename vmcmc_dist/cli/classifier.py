@@ -20,6 +20,11 @@ def run(options: argparse.Namespace) -> int:
     config = load_config(options.config, options.settings)
     with training_bar("classifier") as progress:
         judge = train_judge(config.data, progress)
-    assert judge.card is not None
-    print(f"test accuracy {judge.card.test_accuracy:.4f}  {judge_folder(config.data)}")
+    card = judge.card
+    assert card is not None
+    what = f"{card.classes} classes" if card.labels == "class" else f"{card.classes} attributes"
+    print(
+        f"test accuracy {card.test_accuracy:.4f} over {what} "
+        f"({card.chance:.4f} by the most frequent label)  {judge_folder(config.data)}"
+    )
     return 0

@@ -54,6 +54,11 @@ def train_classifier(
     config = config or ClassifierConfig()
     check_labelled("training", train_images, train_labels)
     check_labelled("test", test_images, test_labels)
+    if bool((train_labels == train_labels[:1]).all()):
+        raise DataError(
+            "all training images have the same label, so there is nothing to learn: choose "
+            "features=inception, or give labels that differ"
+        )
     many = train_labels.ndim == 2
     classes = train_labels.shape[1] if many else int(train_labels.max()) + 1
     loss_of = F.binary_cross_entropy_with_logits if many else F.cross_entropy

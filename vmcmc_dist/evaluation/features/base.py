@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
@@ -39,7 +39,7 @@ class Features:
     dim: int
     classes: int | None
     fingerprint: str
-    net: Net
+    net: Net = field(repr=False)
     shape: tuple[int, int, int] | None = None
     labels: Literal["class", "attributes"] | None = "class"
     accuracy: float | None = None
