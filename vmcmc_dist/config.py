@@ -21,6 +21,7 @@ from yaml import YAMLError
 
 from vmcmc_dist.data.config import ConditionConfig, DataConfig
 from vmcmc_dist.engine.config import (
+    EvaluationConfig,
     OptimizerConfig,
     ResourcesConfig,
     SamplingConfig,
@@ -65,6 +66,7 @@ class Config:
     train: TrainConfig = field(default_factory=TrainConfig)
     guard: GuardConfig = field(default_factory=GuardConfig)
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     resources: ResourcesConfig = field(default_factory=ResourcesConfig)
     watch: WatchConfig = field(default_factory=WatchConfig)
 
@@ -74,7 +76,7 @@ RESUMABLE = (
     "train.sample_images", "train.checkpoint_images", "train.keep", "train.best",
     "energy.zero_stage", "vae.zero_stage", "data.root", "data.shards", "data.workers",
     "data.prefetch", "data.cache_mb", "data.verify", "data.prepare_workers",
-    "sampling", "resources", "watch", "guard",
+    "sampling", "evaluation", "resources", "watch", "guard",
 )  # fmt: skip
 """Keys that may change when a run is resumed; any other change is another run."""
 

@@ -54,6 +54,8 @@ class CheckpointFolder:
 
     def __init__(self, path: Path, keep: int = 2):
         self.path, self.keep = Path(path), keep
+        self.held: set[int] = set()
+        """Images of checkpoints that someone reads: they are not pruned."""
 
     def all(self) -> list[Path]:
         """Complete checkpoints, oldest first."""
@@ -70,6 +72,18 @@ class CheckpointFolder:
         """The checkpoint with the least score; ``None`` if none has a score."""
         scored = [(s, p) for p in self.all() if (s := _state(p).get("score")) is not None]
         return min(scored)[1] if scored else None
+
+    def set_score(self, images: int, score: float) -> None:
+        """Give a checkpoint its score later on; nothing if it is gone."""
+        path = self.path / f"{images:09d}" / "state.json"
+        if not path.exists():
+            return
+        content = json.loads(path.read_text())
+        content["state"]["score"] = score
+        partial = path.with_suffix(".partial")
+        partial.write_text(json.dumps(content, indent=1, allow_nan=False))
+        _flush(partial)
+        partial.replace(path)
 
     def good(self) -> Path | None:
         """The latest checkpoint written while the guard saw nothing wrong."""
@@ -131,11 +145,11 @@ class CheckpointFolder:
         return final
 
     def prune(self) -> None:
-        """Keep the last ``keep``, the best, and the last good one."""
+        """Keep the last ``keep``, the best, the last good one, and those that are held."""
         found = self.all()
         kept = {*found[-self.keep :], self.best(), self.good()}
         for path in found:
-            if path not in kept:
+            if path not in kept and int(path.name) not in self.held:
                 _remove(path)
 
 

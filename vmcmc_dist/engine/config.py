@@ -55,7 +55,9 @@ class TrainConfig:
     checkpoint_images: int = setting(50_000, "a checkpoint every", unit="images", ge=1)
     keep: int = setting(2, "latest checkpoints kept, beside the best", ge=1)
     best: str = setting(
-        "fd_thumbnail", "metric of the sample records whose minimum marks the best checkpoint"
+        "fd_thumbnail",
+        "metric of the sample records, or figure of the evaluations (fd_classifier_refined), whose "
+        "minimum marks the best checkpoint",
     )
 
 
@@ -65,6 +67,21 @@ class SamplingConfig:
 
     steps: int = setting(0, "Langevin steps; 0 = as in training", ge=0)
     ema: bool = setting(True, "use the averaged weights where the run has them")
+
+
+@dataclass
+class EvaluationConfig:
+    """Synthesis judged beside training, as by ``vmcmc evaluate``, in a process of its own."""
+
+    every_images: int = setting(
+        0, "at the first checkpoint after every; 0 = off", unit="images", ge=0
+    )
+    n: int = setting(1000, "samples of each evaluation", unit="samples", ge=2)
+    steps: int = setting(0, "Langevin steps; 0 = as vmcmc sample", ge=0)
+    features: Literal["auto", "none", "resnet56", "resnet20", "classifier", "inception"] = setting(
+        "auto", "the net that judges; auto: by the data"
+    )
+    threads: int = setting(1, "torch threads of that process, at low priority", ge=1)
 
 
 @dataclass

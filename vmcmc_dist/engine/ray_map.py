@@ -62,6 +62,39 @@ def ray_map(
     return result
 
 
+class RayCall:
+    """One call in a process of the Ray that this process is a worker of; needs no CPU of its own.
+
+    Raises, from :meth:`result`: what the call raised.
+    """
+
+    def __init__(self, function: Callable[..., Any], *arguments: Any):
+        import ray
+
+        remote = ray.remote(num_cpus=0, num_gpus=0, max_retries=0)(function)
+        self._reference = remote.remote(*arguments)
+
+    def running(self) -> bool:
+        import ray
+
+        return not ray.wait([self._reference], timeout=0)[0]
+
+    def result(self) -> Any:
+        import ray
+
+        try:
+            return ray.get(self._reference)
+        except ray.exceptions.RayTaskError as error:
+            raise _cause(error) from None
+        except ray.exceptions.RayError as error:
+            raise ResourceError(f"its process died ({first_line(error)})") from None
+
+    def end(self) -> None:
+        import ray
+
+        ray.cancel(self._reference, force=True)
+
+
 def _check_room(calls: int, cpus: float, gpus: float) -> None:
     import ray
 
