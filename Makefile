@@ -8,7 +8,7 @@ READY  := $(VENV)/.ready
 export RAY_USAGE_STATS_ENABLED := 0
 
 .DEFAULT_GOAL := help
-.PHONY: help install train-celeba test test-slow test-gpu lint format bench clean
+.PHONY: help install browser train-celeba test test-slow test-gpu lint format bench clean
 
 help: ## show this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -39,6 +39,14 @@ else
 	@echo "+------------------------------------------------------------------------------+"
 	@$(BIN)/vmcmc train configs/faces.yaml $(ARGS)
 endif
+
+browser: ## a headless browser for the tests of `vmcmc report`, where root and apt are there
+	@if command -v chromium-headless-shell chromium google-chrome > /dev/null; then :; \
+	elif [ "$$(id -u)" = 0 ] && command -v apt-get > /dev/null; then \
+	  get='apt-get install --yes --quiet --no-install-recommends chromium-headless-shell'; \
+	  $$get > /dev/null || { apt-get update --quiet > /dev/null && $$get > /dev/null; } \
+	    || echo "apt has no chromium-headless-shell: the browser's tests will be skipped"; \
+	else echo "no root or no apt: install Chromium yourself, or its tests will be skipped"; fi
 
 test: $(READY) ## all tests but the slow ones
 	$(BIN)/python -m pytest -m "not slow and not gpu"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -27,8 +28,8 @@ def _costs(run: Run, price: float | None) -> dict[str, str]:
     workers = config.get("resources.workers")
     on_gpu = bool(gpus) and config.get("resources.device") != "cpu"
     texts: dict[str, Any] = {
-        "CPU": _times(environment.get("cpus"), environment.get("cpu")),
-        "GPU": ", ".join(gpus) if gpus else "none" if environment else None,
+        "CPU": _cpus(environment.get("cpus"), environment.get("cpu")),
+        "GPU": _gpus(gpus) if gpus else "none" if environment else None,
         "Trained on": config.get("resources.device"),
         "Workers": workers,
         "Launcher": config.get("launcher"),
@@ -53,7 +54,11 @@ def _costs(run: Run, price: float | None) -> dict[str, str]:
     return {name: str(text) for name, text in texts.items() if text is not None}
 
 
-def _times(count: Any, name: Any) -> str | None:
-    if not name and not count:
-        return None
-    return f"{count} × {name or 'CPU'}" if count else str(name)
+def _gpus(names: Sequence[str]) -> str:
+    return ", ".join(f"{count} × {name}" for name, count in Counter(names).items())
+
+
+def _cpus(count: Any, name: Any) -> str | None:
+    if not count:
+        return name
+    return f"{name or 'CPU'}, {count} {'core' if count == 1 else 'cores'}"

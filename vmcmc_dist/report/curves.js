@@ -38,17 +38,18 @@ function drawSwatch(svg) {
 function figure(value) {
   if (value === null || value === undefined) return "–";
   const size = Math.abs(value);
-  if (size >= 1000) return Math.round(value).toLocaleString("en-US");
-  if (size !== 0 && size < 1e-3) return value.toExponential(2).replace("e-", "e−");
-  return String(Number(value.toPrecision(4)));
+  let text = String(Number(value.toPrecision(4)));
+  if (size >= 1000) text = Math.round(value).toLocaleString("en-US");
+  else if (size !== 0 && size < 1e-3) text = value.toExponential(2);
+  return text.replaceAll("-", "−");
 }
 
 function tickText(value) {
   const size = Math.abs(value);
   if (size >= 1e6) return `${+(value / 1e6).toPrecision(4)}M`;
   if (size >= 1e4) return `${+(value / 1e3).toPrecision(4)}k`;
-  if (size !== 0 && size < 1e-3) return value.toExponential(0).replace("e-", "e−");
-  return String(+value.toPrecision(6)).replace("-", "−");
+  const text = size !== 0 && size < 1e-3 ? value.toExponential() : String(+value.toPrecision(6));
+  return text.replaceAll("-", "−");
 }
 
 function linearTicks(low, high, count) {
@@ -56,7 +57,7 @@ function linearTicks(low, high, count) {
   const power = 10 ** Math.floor(Math.log10(rough));
   const step = [1, 2, 5, 10].map((k) => k * power).find((s) => s >= rough) || 10 * power;
   const ticks = [];
-  for (let k = Math.ceil(low / step - 1e-9); k * step <= high + step * 1e-9; k++) ticks.push(k * step);
+  for (let k = Math.ceil(low / step - 1e-9); k * step <= high + step * 1e-9; k++) ticks.push(+(k * step).toPrecision(12));
   return ticks;
 }
 

@@ -14,7 +14,7 @@ function slider() {
     text.textContent = `${words} · ${Number(time.value) + 1} of ${stops.length}`;
     time.setAttribute("aria-valuetext", `${words} seen`);
     for (const grid of grids) {
-      const frames = [...grid.querySelectorAll("img[data-images]")];
+      const frames = [...grid.querySelectorAll(".frame")];
       if (!frames.length) continue;
       const past = frames.filter((frame) => Number(frame.dataset.images) <= images);
       const shown = past.at(-1) ?? frames[0];
@@ -83,12 +83,35 @@ function search() {
   }
 }
 
+/* Tasks with many figures show the first ones, the rest on demand. */
+function folding() {
+  const first = 12;
+  for (const body of document.querySelectorAll("tbody.task")) {
+    const rest = [...body.querySelectorAll("tr.figure")].slice(first);
+    if (rest.length < 4) continue;
+    const row = document.createElement("tr"), button = document.createElement("button");
+    const cell = row.appendChild(document.createElement("th"));
+    const show = (open) => {
+      for (const one of rest) one.hidden = !open;
+      button.setAttribute("aria-expanded", open);
+      button.textContent = open ? "show less" : `${rest.length} more figures`;
+    };
+    cell.colSpan = body.rows[0].cells.length;
+    button.type = "button";
+    button.className = "more";
+    button.addEventListener("click", () => show(rest[0].hidden));
+    cell.append(button);
+    rest.at(-1).after(row);
+    show(false);
+  }
+}
+
 function viewer() {
   const dialog = document.getElementById("viewer");
   const [image, caption] = [dialog.querySelector("img"), dialog.querySelector("p")];
   for (const button of document.querySelectorAll(".larger"))
     button.addEventListener("click", () => {
-      const shown = [...button.querySelectorAll("img")].find((one) => !one.hidden);
+      const shown = button.querySelector(".frame:not([hidden]) img") ?? button.querySelector("img");
       image.src = shown.src;
       image.alt = caption.textContent = shown.alt;
       dialog.showModal();
@@ -112,4 +135,4 @@ function copying() {
     });
 }
 
-[slider, tabs, search, viewer, copying].forEach((part) => part());
+[slider, tabs, search, folding, viewer, copying].forEach((part) => part());

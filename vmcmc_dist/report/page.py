@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
 import json
 import os
@@ -23,9 +24,9 @@ from vmcmc_dist.report import numbers, wording
 from vmcmc_dist.report.cost import cost_rows
 from vmcmc_dist.report.curves import Clock, Drawn, Line, curve_tabs, events
 from vmcmc_dist.report.pictures import (
+    Picture,
     PictureBook,
     Progress,
-    TaskPicture,
     drawn_pictures,
     frames,
     task_pictures,
@@ -83,7 +84,8 @@ def write_report(
         partial.write_bytes(content)
         os.replace(partial, out)
     except OSError as error:
-        partial.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            partial.unlink()
         raise ResourceError(
             f"{out} cannot be written ({error.strerror or error}); give another place by --out"
         ) from None
@@ -137,7 +139,9 @@ def render(
         difference=config_rows(runs, differing=True),
         config=config_rows(runs, differing=False),
         cost=cost_rows(runs, price),
-        commands=[evaluation_commands(run) for run in runs],
+        priced=price is not None,
+        commands=[commands(run) for run in runs],
+        resume=[resume(run) for run in runs],
         notes=notes,
         width=width,
     )
@@ -188,39 +192,52 @@ def styles_of(lines: Sequence[Line], runs: int) -> list[int]:
     return [STYLE_OF[line.label] if line.label in STYLE_OF else next(free) for line in lines]
 
 
+@dataclass(frozen=True)
+class Hanging:
+    """Pictures of a task that one record names ({}: none does)."""
+
+    record: Record
+    pictures: list[tuple[str, Picture]]
+
+
 def gallery(
     of_tasks: Sequence[dict[str, list[tuple[Path, Record]]]], book: PictureBook
-) -> dict[str, list[list[TaskPicture]]]:
-    """Task → a list of pictures for each run."""
+) -> dict[str, list[list[Hanging]]]:
+    """Task → for each run its pictures, those of one record together."""
     names = dict.fromkeys(task for tasks in of_tasks for task in tasks)
-    ordered = [*(t for t in TASKS if t in names), *(t for t in names if t not in TASKS)]
-    shown: dict[str, list[list[TaskPicture]]] = {}
-    for task in ordered:
+    shown: dict[str, list[list[Hanging]]] = {}
+    for task in [*(t for t in TASKS if t in names), *(t for t in names if t not in TASKS)]:
         shown[task] = []
         for tasks in of_tasks:
-            read = [(path, record, book.read(path)) for path, record in tasks.get(task, [])]
-            pictures = [TaskPicture(task, p.stem, picture, r) for p, r, picture in read if picture]
-            shown[task].append(pictures)
+            groups: dict[int, Hanging] = {}
+            for path, record in tasks.get(task, []):
+                picture = book.read(path)
+                if picture is not None:
+                    name = path.stem.replace("_", " ").replace("-", " ")
+                    group = groups.setdefault(id(record), Hanging(record, []))
+                    group.pictures.append((name, picture))
+            shown[task].append(list(groups.values()))
     return {task: columns for task, columns in shown.items() if any(columns)}
 
 
-def config_rows(runs: Sequence[Run], *, differing: bool) -> list[tuple[str, str, list[Any]]]:
-    """(key, its meaning, the value in each run); all keys or those alone that differ."""
-    if not all(run.config for run in runs):
-        runs = [run for run in runs if run.config]
+def config_rows(runs: Sequence[Run], *, differing: bool) -> list[tuple[str, str, list[str]]]:
+    """(key, its meaning, the value in each run with a config); all keys, or those that differ."""
+    runs = [run for run in runs if run.config]
     meaning = {key: field.metadata.get("help", "") for key, field, _ in walk(Config())}
     rows = []
     for key in dict.fromkeys(key for run in runs for key in run.config):
-        values = [run.config.get(key, "–") for run in runs]
-        if not differing or any(value != values[0] for value in values):
+        values = [_yaml(run.config[key]) if key in run.config else "–" for run in runs]
+        if not differing or len(set(values)) > 1:
             rows.append((key, meaning.get(key, ""), values))
     return rows
 
 
-def evaluation_commands(run: Run) -> list[str]:
-    """The commands that make a run's newest records again, a line a task."""
+def commands(run: Run) -> list[str]:
+    """The commands that make the run and its newest records again, a line each."""
+    commit = str(run.environment.get("commit") or "").rstrip("+")
+    lines = [f"git checkout {shlex.quote(commit)}"] if commit else []
+    lines.append(resume(run))
     newest = {record["task"]: record for record in run.evaluations if "task" in record}
-    commands = []
     for task, record in newest.items():
         words = ["vmcmc", "evaluate", str(run.path), "--task", str(task)]
         if "images" in record:
@@ -229,9 +246,15 @@ def evaluation_commands(run: Run) -> list[str]:
             words.append("--no-ema")
         settings = record.get("settings")
         for key, value in (settings if isinstance(settings, dict) else {}).items():
-            words.append(f"{key}={'null' if value is None else value}")
-        commands.append(shlex.join(words))
-    return commands
+            words.append(f"{key}={_yaml(value)}")
+        lines.append(shlex.join(words))
+    return [*lines, shlex.join(["vmcmc", "report", str(run.path)])]
+
+
+def resume(run: Run) -> str:
+    """The command that trains the run, or goes on with it."""
+    command = run.environment.get("command")
+    return str(command) if command else shlex.join(["vmcmc", "train", f"{run.path}/config.yaml"])
 
 
 @cache
@@ -253,8 +276,6 @@ def template():
         "css": (here / "page.css").read_text(),
         "conditions": numbers.conditions,
         "rounded": wording.rounded,
-        "duration": wording.duration,
-        "size": wording.size,
         "short_commit": _short_commit,
     }
     environment.filters["embedded"] = embedded
@@ -267,6 +288,11 @@ def embedded(value: Any) -> str:
     for sign in "<>&\u2028\u2029":
         text = text.replace(sign, f"\\u{ord(sign):04x}")
     return text
+
+
+def _yaml(value: Any) -> str:
+    """A value as it is written behind ``key=``."""
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
 def _compact(images: int) -> str:

@@ -37,16 +37,6 @@ class Frame:
     picture: Picture
 
 
-@dataclass(frozen=True)
-class TaskPicture:
-    """A picture of an evaluation, with the record that names it (if one does)."""
-
-    task: str
-    name: str
-    picture: Picture
-    record: Record
-
-
 @dataclass
 class PictureBook:
     """Reads pictures within a width, and notes in ``problems`` those that cannot be read."""
@@ -112,15 +102,14 @@ def task_pictures(run: Run) -> dict[str, list[tuple[Path, Record]]]:
             path = _inside(home, task, str(name))
             if path is not None:
                 named.setdefault(task, {}).setdefault(path, record)
-    tasks = list(dict.fromkeys(str(r.get("task", "evaluation")) for r in run.evaluations))
     folder = home / "evaluation"
-    if folder.is_dir():
-        tasks += sorted(p.name for p in folder.iterdir() if p.is_dir() and p.name not in tasks)
+    lying = {p.name: p for p in sorted(folder.iterdir()) if p.is_dir()} if folder.is_dir() else {}
     found = {}
-    for task in tasks:
+    for task in [*named, *(name for name in lying if name not in named)]:
         pictures = named.get(task, {})
-        lying = [p for p in sorted((folder / task).glob("*.png")) if p.resolve() not in pictures]
-        everything = [*pictures.items(), *((path, {}) for path in lying[:UNNAMED])]
+        files = sorted(lying[task].glob("*.png")) if task in lying else []
+        unnamed = [path for path in files if path.resolve() not in pictures]
+        everything = [*pictures.items(), *((path, {}) for path in unnamed[:UNNAMED])]
         if everything:
             found[task] = everything
     return found

@@ -7,7 +7,7 @@ from typing import Any
 
 
 def rounded(value: Any) -> str:
-    """Four significant digits: ``12,345``, ``3.834``, ``0.02834``, ``2.5e-05``; texts as they are.
+    """Four significant digits: ``12,345``, ``3.834``, ``0.02834``, ``2.5e−05``; texts as they are.
 
     Lists are shown by their range.
     """
@@ -16,13 +16,12 @@ def rounded(value: Any) -> str:
     if value is None:
         return "–"
     if isinstance(value, int):
-        return f"{value:,}"
+        return f"{value:,}".replace("-", "−")
     if isinstance(value, float):
         if not math.isfinite(value):
             return str(value)
-        if abs(value) >= 1000:
-            return f"{value:,.0f}"
-        return f"{value:.4g}"
+        text = f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+        return text.replace("-", "−")
     if isinstance(value, (list, tuple)):
         numbers = [v for v in value if isinstance(v, (int, float))]
         if numbers and len(numbers) == len(value):
