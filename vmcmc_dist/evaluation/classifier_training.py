@@ -19,6 +19,8 @@ from vmcmc_dist.settings import setting
 Progress = Callable[[int, int, float], None]
 """(update, updates, loss), after each update."""
 
+SHORTEST = 8  # updates of a whole learning-rate cycle; fewer are its beginning
+
 
 @dataclass
 class ClassifierConfig:
@@ -73,7 +75,9 @@ def train_classifier(
     epochs = max(config.epochs, math.ceil(config.min_updates / per_epoch))
     updates = epochs * per_epoch
     optimizer = torch.optim.AdamW(model.parameters(), config.lr, weight_decay=config.weight_decay)
-    cycle = torch.optim.lr_scheduler.OneCycleLR(optimizer, config.lr, updates, pct_start=0.25)
+    cycle = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, config.lr, max(updates, SHORTEST), pct_start=0.25
+    )
     update = 0
     for _ in range(epochs):
         permutation = torch.randperm(count, generator=order)
