@@ -112,6 +112,8 @@ class TrainingProgress:
         for record in records:
             if record["kind"] == "rollback":
                 self._say_once(rollback_text(record))
+            if "failed" in record:
+                self.say(f"evaluation at {record['images']:,} images failed: {record['failed']}")
         training = [r for r in records if r["kind"] == "train"]
         if training:
             self._show(training[-1], final)

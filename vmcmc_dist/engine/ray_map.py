@@ -71,7 +71,8 @@ class RayCall:
     def __init__(self, function: Callable[..., Any], *arguments: Any):
         import ray
 
-        remote = ray.remote(num_cpus=0, num_gpus=0, max_retries=0)(function)
+        once = ray.remote(num_cpus=0, num_gpus=0, max_retries=0, max_calls=1)
+        remote = once(function)
         self._reference = remote.remote(*arguments)
 
     def running(self) -> bool:

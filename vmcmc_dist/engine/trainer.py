@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,6 +14,7 @@ from vmcmc_dist.data.conditions import condition_of, conditions, visible
 from vmcmc_dist.data.manifest import Manifest
 from vmcmc_dist.data.open import open_stream
 from vmcmc_dist.data.scaling import to_model_range
+from vmcmc_dist.engine.beside import Beside
 from vmcmc_dist.engine.checkpoint import (
     Checkpoint,
     CheckpointFolder,
@@ -71,6 +73,7 @@ class Trainer:
         self.meter, self.guard = Meter(), Guard(config.guard, rollbacks=restart.rollbacks)
         self._build(self._load())
         self.started = time.monotonic()
+        self.beside = Beside(config, self.folder, self.checkpoints, self.images)
 
     # -- one run --------------------------------------------------------------------------------
 
@@ -97,7 +100,10 @@ class Trainer:
         if not self.interrupted and not self._due(self.config.train.sample_images):
             self.sample()
         self.save()
-        return last | {"images": self.images, "seconds": self._seconds()}
+        seconds = self._seconds()
+        if self.context.rank == 0 and not self.interrupted:
+            self._note(self.beside.finish(self.images))
+        return last | {"images": self.images, "seconds": seconds}
 
     def iterate(self) -> dict[str, Tensor]:
         """One iteration: a batch of data, both nets learn, the averages follow."""
@@ -151,6 +157,7 @@ class Trainer:
         if self.context.rank == 0:
             self.folder.append(record)
             self.trackers.write(record)
+            self._note(self.beside.collect())
         self.guard.observe(means, self.images)
         return means
 
@@ -198,6 +205,9 @@ class Trainer:
                 problem = error
         if any(self._anywhere([problem is not None])):
             raise problem or CheckpointError("the first worker could not write its checkpoint")
+        if self.context.rank == 0:
+            self._note(self.beside.collect())
+            self.beside.start(self.images)
         self.score = None
         self._open_interval()
 
@@ -289,10 +299,20 @@ class Trainer:
 
     def close(self) -> None:
         """Let go of threads, files and hooks."""
+        self.beside.close()
         self.stream.close()
         self.trackers.close()
         self.energy.close()
         self.vae.close()
+
+    def _note(self, evaluations: list[dict[str, Any]]) -> None:
+        """Lines of evaluations into the metrics; the figure that marks the best, its checkpoint."""
+        for line in evaluations:
+            self.folder.append(line)
+            self.trackers.write(line)
+            score = line["figures"].get(self.config.train.best)
+            if score is not None:
+                self.checkpoints.set_score(line["images"], score)
 
     # -- small parts ----------------------------------------------------------------------------
 
