@@ -12,7 +12,7 @@ import torch
 import vmcmc_dist
 from vmcmc_dist.config import Config, load_config, to_dict
 from vmcmc_dist.engine.checkpoint import Checkpoint, CheckpointFolder
-from vmcmc_dist.errors import CheckpointError
+from vmcmc_dist.errors import CheckpointError, ConfigError
 from vmcmc_dist.models import build_energy, build_vae
 
 SHAPE = (1, 28, 28)
@@ -149,6 +149,40 @@ def test_weights_of_another_net_are_refused(tmp_path: Path) -> None:
     state.write_text(state.read_text().replace('"width": 4', '"width": 5'))
     with pytest.raises(CheckpointError, match="000000064"):
         vmcmc_dist.load(tmp_path)
+
+
+def test_a_config_of_another_version_is_said_to_be_one(tmp_path: Path) -> None:
+    write(tmp_path, small(), 64)
+    state = tmp_path / "checkpoints" / "000000064" / "state.json"
+    state.write_text(state.read_text().replace('"batch_size"', '"batch_width"', 1))
+    with pytest.raises(CheckpointError, match="not one of this version .*batch_width"):
+        vmcmc_dist.load(tmp_path)
+
+
+def test_an_unconditional_model_takes_no_condition(run: Path) -> None:
+    model = vmcmc_dist.load(run)
+    assert model.condition is None and model.label_names == ()
+    with pytest.raises(ConfigError, match="unconditional: it takes no condition"):
+        model.sample(2, c=torch.tensor([0, 1]))
+
+
+def test_a_mask_holds_pixels_of_a_chain(run: Path) -> None:
+    model = vmcmc_dist.load(run)
+    x, free = torch.rand(2, *SHAPE), torch.zeros(1, 1, 28, 28)
+    free[..., :10] = 1
+    seen: list[int] = []
+    y, _ = model.refine(x, free=free, callback=lambda step, *_: seen.append(step))
+    assert torch.equal(y[..., 10:], x[..., 10:]) and (y[..., :10] != x[..., :10]).all()
+    assert seen == [0, 1, 2]
+
+
+def test_temperature_can_be_chosen(run: Path) -> None:
+    model = vmcmc_dist.load(run)
+    cold = [model.sample(2, temperature=0.0, seed=1, steps=2) for _ in range(2)]
+    assert torch.equal(*cold) and model.chain_config(temperature=0.0).temperature == 0
+    x = model.propose(2, seed=1)
+    a, b = (model.refine(x, temperature=0.0, seed=s)[0] for s in (1, 2))
+    assert torch.equal(a, b)  # without noise nothing is left to the seed
 
 
 @pytest.mark.parametrize("shape", [(3, 28, 28), (1, 32, 32), (784,)])

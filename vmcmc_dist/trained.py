@@ -253,4 +253,10 @@ def load(
 def _saved_config(path: Path) -> Config:
     from vmcmc_dist.engine.checkpoint import load_checkpoint
 
-    return config_from_dict(load_checkpoint(path, ()).config)
+    try:
+        return config_from_dict(load_checkpoint(path, ()).config)
+    except ConfigError as error:
+        raise CheckpointError(
+            f"the config in {path} is not one of this version ({error}); use the version that "
+            "trained it (environment.json names the commit)"
+        ) from None
