@@ -39,13 +39,19 @@ def blobs(n: int, seed: int, size: int = 28, channels: int = 1) -> tuple[np.ndar
 
 @pytest.fixture(scope="session")
 def blob_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folder of train.npy (200 images), test.npy (40) and their labels."""
+    """Folder of train.npy (200 images), test.npy (120) and their labels."""
     folder = tmp_path_factory.mktemp("blobs")
-    for seed, (split, n) in enumerate({"train": 200, "test": 40}.items()):
+    for seed, (split, n) in enumerate({"train": 200, "test": 120}.items()):
         images, labels = blobs(n, seed)
         np.save(folder / f"{split}.npy", images)
         np.save(folder / f"{split}_labels.npy", labels)
     return folder
+
+
+@pytest.fixture(scope="session")
+def make_blobs() -> Callable[..., tuple[np.ndarray, np.ndarray]]:
+    """More of them, of another seed."""
+    return blobs
 
 
 @pytest.fixture

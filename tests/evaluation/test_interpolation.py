@@ -89,8 +89,8 @@ def test_the_noise_is_the_same_along_a_path(small_model, job_of) -> None:
 
 def test_conditional_models_keep_one_condition_along_a_path(small_model, job_of) -> None:
     model = small_model("condition.kind=class", condition=Condition("class", 4))
-    c = task.conditions(model, 50, 0)
-    assert c is not None and len(c) == 50 and torch.equal(c[:10], c[40:])  # 40 are held out
+    c = task.conditions(model, 150, 0)
+    assert c is not None and len(c) == 150 and torch.equal(c[:30], c[120:])  # 120 are held out
     result = task.run(job_of(model, "interpolation", n=3, points=3))
     assert math.isfinite(result.figures["stride_refined_spherical"])
 

@@ -17,11 +17,11 @@ from vmcmc_dist.models import Condition
 
 def test_figures_are_of_the_held_out_images(small_model, job_of, blob_data) -> None:
     model = small_model()
-    result = task.run(job_of(model, "reconstruction", n=100, batch_size=16))
+    result = task.run(job_of(model, "reconstruction", n=500, batch_size=50))
     images = np.load(blob_data / "test.npy")
     x = to_model_range(torch.from_numpy(images).permute(0, 3, 1, 2))
     decoded = model.decode(model.encode(x)[0])
-    assert result.figures["n"] == 40
+    assert result.figures["n"] == 120
     for name, measure in (("mse", mse), ("psnr", psnr), ("ssim", ssim)):
         expected = measure(decoded, x).mean().item()
         assert result.figures[f"{name}_decoded"] == pytest.approx(expected, rel=1e-4)
