@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from pathlib import Path
-from typing import Any
-
-import torch
 
 from vmcmc_dist.data import DataConfig, Manifest, cache_dir
 from vmcmc_dist.errors import DataError
@@ -18,8 +14,6 @@ from vmcmc_dist.evaluation.classifier_training import (
     train_classifier,
 )
 from vmcmc_dist.evaluation.real import find_part, real_images
-from vmcmc_dist.evaluation.samples import evaluate_samples, reference_statistics
-from vmcmc_dist.trained import Trained
 
 MIN_UPDATES = 600  # for sets of a few thousand images
 
@@ -81,34 +75,3 @@ def train_judge(data: DataConfig, progress: Progress | None = None) -> ImageClas
     )
     judge.save(judge_folder(data))
     return judge
-
-
-def judge_run(
-    model: Trained,
-    *,
-    n: int = 1000,
-    steps: int | None = None,
-    seed: int = 0,
-    ema: bool | None = None,
-    progress: Progress | None = None,
-) -> dict[str, Any]:
-    """Inception score and Fréchet distance of refined samples and proposals, in a classifier.
-
-    The classifier is trained first if the cache has none of this data. Distances are to the
-    whole training split; ``is_real`` and ``fd_real`` are of ``n`` held-out images.
-    """
-    data = training_split(model.config.data)
-    judge = cached_judge(data, progress)
-    real = real_images(data, "train")
-    reference = reference_statistics(real.images, judge, checksum=real.checksum)
-    held = real_images(data, "held out").images
-    record = evaluate_samples(
-        model, reference, judge, n, steps=steps, seed=seed, real=held, ema=ema
-    )
-    return {"images": model.images, **record}
-
-
-def write_record(record: dict[str, Any], path: Path) -> None:
-    """Append one record to a JSON-lines file."""
-    with path.open("a") as file:
-        file.write(json.dumps(record) + "\n")
