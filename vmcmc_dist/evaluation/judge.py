@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
+import torch
+
 from vmcmc_dist.data import DataConfig, Manifest, cache_dir
 from vmcmc_dist.errors import DataError
 from vmcmc_dist.evaluation.classifier import ImageClassifier, load_classifier
