@@ -173,7 +173,8 @@ def _manifest(data: DataConfig, split: str) -> Manifest:
     if not data.root and data.source != "faces":
         raise NoSplitError(f"{data.shards} holds shards of split {data.split!r} alone")
     manifest = ensure_prepared(dataclasses.replace(cfg, split=split, shards=None, limit=None))  # type: ignore[arg-type]
-    if manifest.split != split:  # shards that are used as they are
+    known = ensure_prepared(cfg)
+    if manifest.split != split or manifest.checksum == known.checksum:  # shards used as they are
         raise NoSplitError(f"{manifest.base} holds shards of split {manifest.split!r} alone")
     return manifest
 
