@@ -58,16 +58,34 @@ def test_figures_without_a_panel_get_one(make_run) -> None:
 
 
 def test_evaluations_in_training_are_curves(make_run) -> None:
-    folder = make_run()
+    folder = make_run(evaluations=[])
     for images, fd in ((1000, 9.0), (2000, 4.0)):
-        figures = {"fd_refined": fd, "name": "x", "list": [1, 2]}
+        figures = {"fd_x_refined": fd, "fd_x_real": 0.2, "name": "x", "list": [1, 2], "n": 500}
         add(
             folder,
             {"kind": "evaluation", "task": "synthesis", "images": images, "figures": figures},
         )
     (panel,) = curve_tabs([read_run(folder)])["Evaluation"]
-    assert panel.panel.title == "synthesis · fd refined"
-    assert panel.lines[0].values == [9.0, 4.0]
+    assert panel.panel.title == "synthesis · fd x"
+    assert {line.label: line.values for line in panel.lines} == {
+        "refined": [9.0, 4.0],
+        "real": [0.2, 0.2],
+    }
+
+
+def test_evaluations_of_several_checkpoints_are_curves(make_run) -> None:
+    def record(images: int, fd: float, **more) -> dict:
+        return {"task": "t", "images": images, "figures": {"fd": fd}, "settings": {}} | more
+
+    late = [record(2000, 4.0), record(1000, 9.0), record(1500, 5.0, steps=9), record(2000, 3.0)]
+    (panel,) = curve_tabs([read_run(make_run(evaluations=late))])["Evaluation"]
+    assert panel.lines[0].images == [1000, 2000] and panel.lines[0].values == [9.0, 3.0]
+    alone = make_run(evaluations=late[:1])
+    assert "Evaluation" not in curve_tabs([read_run(alone)])
+    add(alone, {"kind": "evaluation", "task": "t", "images": 1000, "figures": {"fd": 8.0}})
+    add(alone, {"kind": "evaluation", "task": "t", "images": 2000, "figures": {"fd": 7.0}})
+    (panel,) = curve_tabs([read_run(alone)])["Evaluation"]
+    assert panel.lines[0].values == [8.0, 7.0]  # what training wrote comes first
 
 
 def test_not_finite_values_are_gaps(make_run) -> None:

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from vmcmc_dist.report.numbers import conditions, direction, every_number, number, task_tables
+from vmcmc_dist.report.numbers import (
+    conditions,
+    direction,
+    every_number,
+    number,
+    side_by_side,
+    task_tables,
+)
 from vmcmc_dist.report.run import read_runs
 from vmcmc_dist.report.wording import duration, rounded, size
 
@@ -84,7 +91,13 @@ def test_runs_judged_on_other_numbers_of_samples_are_not_ranked(make_run) -> Non
 def test_directions() -> None:
     assert direction("fd_refined") == direction("kl_data_model") == "↓"
     assert direction("auroc_energy_noise") == direction("psnr_hidden") == "↑"
-    assert direction("this_task") == direction("steps") == ""
+    assert direction("this_task") == direction("steps") == direction("kid_std_x") == ""
+
+
+def test_what_is_compared_stands_together() -> None:
+    names = ["n", "fd_x_refined", "is_refined", "fd_x_real", "is_real", "n", "real"]
+    together = ["n", "fd_x_refined", "fd_x_real", "is_refined", "is_real", "real"]
+    assert side_by_side(names) == together
 
 
 def test_conditions_leave_out_what_a_record_does_not_say() -> None:

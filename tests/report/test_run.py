@@ -98,3 +98,11 @@ def test_a_damaged_file_is_an_error_with_its_name(make_run, name: str, content: 
 def test_runs_of_one_name_are_told_apart(make_run) -> None:
     runs = read_runs([make_run("same"), make_run("other"), make_run("same")])
     assert [run.name for run in runs] == ["same", "other", "same (2)"]
+
+
+def test_evaluations_that_failed_are_noted(make_run) -> None:
+    folder = make_run()
+    failed = {"kind": "evaluation", "task": "synthesis", "images": 1000, "figures": {}}
+    with (folder / "metrics.jsonl").open("a") as file:
+        file.write(json.dumps(failed | {"failed": "no room"}) + "\n")
+    assert read_run(folder).notes == ["the evaluation at 1,000 images failed: no room"]

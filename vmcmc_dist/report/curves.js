@@ -178,7 +178,7 @@ class Panel {
       element("line", { class: "rule", x1: PAD.left, x2: width - PAD.right, y1: y, y2: y }, this.svg);
       element("text", { x: PAD.left - 6, y: y + 4, "text-anchor": "end" }, this.svg).textContent = tickText(tick);
     }
-    for (const tick of linearTicks(left, right, Math.max(2, width / 95))) {
+    for (const tick of linearTicks(left, right, Math.max(3, width / 80))) {
       const x = this.x(tick);
       element("line", { class: "rule", x1: x, x2: x, y1: height - PAD.bottom, y2: height - PAD.bottom + 4 }, this.svg);
       element("text", { x, y: height - 4, "text-anchor": x > width - 24 ? "end" : "middle" }, this.svg).textContent = tickText(tick);

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from vmcmc_dist.engine.progress import rollback_text
+from vmcmc_dist.report.numbers import stem_and_side
 from vmcmc_dist.report.panels import TABS, UNDRAWN, Panel
 from vmcmc_dist.report.run import Record, Run
 
@@ -54,10 +55,14 @@ def curve_tabs(runs: Sequence[Run]) -> dict[str, list[Drawn]]:
     found = dict.fromkeys(name for rows in points for _, _, row in rows for name in row)
     known = {key for panels in TABS.values() for panel in panels for key in panel.keys}
     tabs = {tab: list(panels) for tab, panels in TABS.items()}
+    stems: dict[str, dict[str, str]] = {}
     for name in found:
         if name not in known:
-            tab = "Evaluation" if " · " in name else "Other"
-            tabs[tab].append(Panel(name.replace("_", " "), "", "", {name: name}))
+            stem, side = stem_and_side(name)
+            stems.setdefault(stem, {})[name] = side or stem.rpartition(" · ")[2]
+    for stem, keys in stems.items():
+        tab = "Evaluation" if " · " in stem else "Other"
+        tabs[tab].append(Panel(stem.replace("_", " "), "", "", keys))
     drawn: dict[str, list[Drawn]] = {}
     for tab, panels in tabs.items():
         if len(runs) > 1:
@@ -122,10 +127,31 @@ def thin(values: Sequence[float | None], most: int = POINTS) -> list[int]:
 
 def _points(run: Run) -> Iterator[tuple[float, float, Record]]:
     clock = Clock(run)
-    for record in run.metrics:
+    for record in sorted([*run.metrics, *_evaluated_later(run)], key=lambda r: r["images"]):
         row = _figures(record)
         row = {key: value for key, value in row.items() if value is None or _is_number(value)}
         yield record["images"], clock.minutes(record["images"]), row
+
+
+def _evaluated_later(run: Run) -> list[Record]:
+    """Records of ``vmcmc evaluate`` at checkpoints that training did not evaluate.
+
+    Of each task those with the newest one's settings, where they are of two checkpoints or more.
+    """
+    known = {(r.get("task"), r["images"]) for r in run.of_kind("evaluation")}
+    newest = {r.get("task"): r for r in run.evaluations}
+    alike: dict[Any, dict[int, Record]] = {}
+    for record in run.evaluations:
+        task, images = record.get("task"), record.get("images")
+        same = all(record.get(k) == newest[task].get(k) for k in ("settings", "ema", "steps"))
+        if same and isinstance(images, int) and (task, images) not in known:
+            alike.setdefault(task, {})[images] = record | {"kind": "evaluation"}
+    return [
+        record
+        for task, found in alike.items()
+        if len(found) > 1 or any(task == other for other, _ in known)
+        for record in found.values()
+    ]
 
 
 def _figures(record: Record) -> Record:
@@ -135,7 +161,8 @@ def _figures(record: Record) -> Record:
         return {}
     if kind == "evaluation":
         task = record.get("task", "evaluation")
-        return {f"{task} · {name}": value for name, value in record.get("figures", {}).items()}
+        figures = record.get("figures", {}).items()
+        return {f"{task} · {name}": value for name, value in figures if name not in UNDRAWN}
     row = {k: v for k, v in (record | record.get("time", {})).items() if k not in UNDRAWN}
     if kind == "sample":  # the spread among batches, of the train records, has the same name
         row.pop("spread", None)

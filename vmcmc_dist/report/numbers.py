@@ -14,11 +14,13 @@ from vmcmc_dist.report.wording import rounded
 UNBIASED_FROM = 50_000
 """Samples from which a Fréchet distance is compared with published ones."""
 
-BIASED = re.compile(r"^(fid|fd|is|inception)(_|$)|_(fid|fd|is)(_|$)")
-LOWER = re.compile(r"(^|_)(fid|fd|kid|mse|kl|nll|bpd|bits|error)(_|$)")
+BIASED = re.compile(r"(^|_)(fid|fd|is)(_|$)")
+LOWER = re.compile(r"(^|_)(fid|fd|kid|mse|kl|nll|bpd)(_|$)")
 HIGHER = re.compile(
-    r"(^|_)(is|psnr|ssim|auroc|aupr|precision|recall|coverage|accuracy|ess|diversity)(_|$)"
+    r"(^|_)(is|psnr|ssim|auroc|aupr|precision|recall|density|coverage|accuracy|ess|diversity)(_|$)"
 )
+SPREAD = re.compile(r"(^|_)(std|se)(_|$)")
+SIDES = ("refined", "proposals", "real")
 
 
 @dataclass(frozen=True)
@@ -73,7 +75,7 @@ def _table(task: str, runs: Sequence[Run]) -> TaskTable:
         next((r for r in reversed(run.evaluations) if _task(r) == task), None) for run in runs
     ]
     figures = [_figures(record or {}) for record in records]
-    names = dict.fromkeys(name for values in figures for name in values)
+    names = side_by_side([name for values in figures for name in values])
     rows = []
     for name in names:
         values = [row.get(name) for row in figures]
@@ -87,6 +89,20 @@ def _table(task: str, runs: Sequence[Run]) -> TaskTable:
         ]
         rows.append(Row(name, direction(name), numbers))
     return TaskTable(task, TASKS.get(task, ""), records, rows)
+
+
+def side_by_side(names: Sequence[str]) -> list[str]:
+    """Names once each, in order, but with those together that differ in :data:`SIDES` alone."""
+    stems: dict[str, list[str]] = {}
+    for name in dict.fromkeys(names):
+        stems.setdefault(stem_and_side(name)[0], []).append(name)
+    return [name for together in stems.values() for name in together]
+
+
+def stem_and_side(name: str) -> tuple[str, str]:
+    """``fd_classifier_refined`` → (``fd_classifier``, ``refined``); without a side, ``""``."""
+    stem, _, side = name.rpartition("_")
+    return (stem, side) if stem and side in SIDES else (name, "")
 
 
 def every_number(runs: Sequence[Run]) -> list[tuple[Run, Record, str, Number]]:
@@ -103,12 +119,14 @@ def number(name: str, value: Any, record: Record, best: bool = False) -> Number:
     """A figure with its marks."""
     n = record.get("n")
     few = isinstance(n, int) and n < UNBIASED_FROM
-    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    return Number(rounded(value), str(value), few and is_number and bool(BIASED.search(name)), best)
+    biased = few and isinstance(value, float) and bool(BIASED.search(name))
+    return Number(rounded(value), str(value), biased, best)
 
 
 def direction(name: str) -> str:
     """↓ where lower is better, ↑ where higher, nothing where neither or unknown."""
+    if SPREAD.search(name):
+        return ""
     if LOWER.search(name):
         return "↓"
     return "↑" if HIGHER.search(name) else ""

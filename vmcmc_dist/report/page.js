@@ -85,7 +85,7 @@ function search() {
 
 /* Tasks with many figures show the first ones, the rest on demand. */
 function folding() {
-  const first = 12;
+  const first = 15;
   for (const body of document.querySelectorAll("tbody.task")) {
     const rest = [...body.querySelectorAll("tr.figure")].slice(first);
     if (rest.length < 4) continue;

@@ -34,7 +34,7 @@ from vmcmc_dist.report.pictures import (
 from vmcmc_dist.report.run import Record, Run, read_runs
 
 SCRIPTS = ("curves.js", "page.js")
-STYLE_OF = {"refined": 0, "proposals": 1, "data": 2}
+STYLE_OF = {"refined": 0, "proposals": 1, "data": 2, "real": 2}
 """Lines of a panel that look the same wherever they are; others by their place."""
 
 

@@ -54,6 +54,7 @@ TABS: dict[str, list[Panel]] = {
         ),
         Panel("Speed", "images / s", "grids left out", {"images_per_second": "speed"}),
     ],
+    "Evaluation": [],
     "Energy": [
         Panel(
             "Energies",
@@ -113,13 +114,13 @@ TABS: dict[str, list[Panel]] = {
             {"spread": "refined", "spread_data": "data"},
         ),
     ],
-    "Evaluation": [],
     "Other": [Panel("Waiting for data", "share of time", "", {"data_wait": "waiting"})],
 }
 """Tab → its panels. Figures without a panel get one of their own."""
 
 UNDRAWN = {
     "kind", "images", "iteration", "regime", "seconds", "count", "steps", "ema", "smoothing",
-    "spread_proposals", "from_images", "lr_scale", "reason", "time",
+    "spread_proposals", "from_images", "lr_scale", "reason", "time", "n", "n_real", "reference_n",
+    "manifold_n", "features_accuracy",
 }  # fmt: skip
 """What records hold beside figures."""

@@ -80,6 +80,11 @@ def read_run(path: str | Path) -> Run:
         for record in tolerant_lines(folder.metrics, notes)
         if isinstance(record.get("images"), int)
     ]
+    notes += [
+        f"the evaluation at {record['images']:,} images failed: {record['failed']}"
+        for record in metrics
+        if record.get("kind") == "evaluation" and record.get("failed")
+    ]
     return Run(
         path=folder.path,
         name=str(config.get("name") or folder.path.resolve().name),
