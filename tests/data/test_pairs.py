@@ -288,6 +288,16 @@ def test_label_maps_become_colours_without_blending(tmp_path):
     assert colours == {(0, 0, 170), (255, 170, 0), (255, 0, 0)}
 
 
+def test_drawings_of_one_bit_are_antialiased(tmp_path):
+    drawing = Image.fromarray(np.mgrid[:16, :16][1] % 2 == 0)
+    assert drawing.mode == "1"
+    drawing.save(tmp_path / "a.edge.png")
+    photo(0, (16, 16)).save(tmp_path / "a.photo.png")
+    source = OPENERS["pairs"](pairs_config(tmp_path, split="all"), tmp_path)
+    inside = np.asarray(source.load(0).source)[:, 2:-2].astype(int)
+    assert source.input_channels == 1 and np.abs(inside - 128).max() < 20
+
+
 def test_splits_by_folder(tmp_path):
     for i, name in enumerate(["train/0", "train/1", "val/2", "test/3"]):
         path = tmp_path / f"{name}.photo.png"

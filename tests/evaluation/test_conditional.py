@@ -210,7 +210,7 @@ def test_only_hidden_pixels_of_inpainting_count(data, tmp_path):
 
 
 def test_scores_of_images_by_hand():
-    truth = torch.zeros(2, 1, 12, 12)
+    truth = torch.tensor([0.0, 0.5]).view(2, 1, 1, 1).expand(2, 1, 12, 12)
     samples = torch.stack([truth + 0.2, truth - 0.2, truth + 0.1], 1)
     found = scores.image_scores(samples, truth)
     in_db = [10 * np.log10(4 / e**2) for e in (0.2, 0.2, 0.1)]

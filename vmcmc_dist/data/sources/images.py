@@ -37,11 +37,10 @@ def decode(data: bytes, name: str, max_pixels: int) -> Image.Image:
 
 
 def resized(image: Image.Image, size: tuple[int, int]) -> Image.Image:
-    """Antialiased (Lanczos); palette images, whose values are names, by the nearest pixel."""
-    if image.size == size:
-        return image
-    palette = image.mode in ("P", "PA")
-    return image.resize(size, Image.Resampling.NEAREST if palette else Image.Resampling.LANCZOS)
+    """Antialiased (Lanczos). PIL takes the nearest pixel of palette images: their values are
+    names, and are not blended.
+    """
+    return image if image.size == size else image.resize(size, Image.Resampling.LANCZOS)
 
 
 def square(image: Image.Image, side: int) -> Image.Image:

@@ -129,6 +129,8 @@ class Pairs:
                 f"{path}: a colour image, where the first one is grey; set data.{key}=3, or "
                 f"data.{key}=1 to drop its colour"
             )
+        if image.mode != "P":
+            image = image.convert(MODES[channels])
         if not self.crops:
             image = square(image, self.image_size)
         elif self.crop_resize:
