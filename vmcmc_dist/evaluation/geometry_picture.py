@@ -20,15 +20,16 @@ HALF_STYLE = {
 
 
 def save_zigzag(path: Path, halves: Sequence[HalfStep], title: str) -> Path:
-    """One panel per KL against iterations; line pieces coloured by the half that made them."""
+    """One panel per KL against iterations; lines in the colour of the half that made them (grey
+    where several halves passed unmeasured)."""
     figure = new_figure(9.5, 7.6)
     axes = figure.subplots(len(KLS), 1, sharex=True)
     at = np.array([step.iteration for step in halves])
     for axis, name in zip(axes, KLS, strict=True):
         values = _values(halves, name)
         for k in range(1, len(halves)):
-            colour = HALF_STYLE[halves[k].half][0]
-            axis.plot(at[k - 1 : k + 1], values[k - 1 : k + 1], color=colour, linewidth=1.6)
+            colour, width = _piece(halves[k - 1], halves[k])
+            axis.plot(at[k - 1 : k + 1], values[k - 1 : k + 1], color=colour, linewidth=width)
         for half, (colour, marker, label) in HALF_STYLE.items():
             here = np.array([step.half == half for step in halves])
             axis.plot(
@@ -55,10 +56,10 @@ def save_phase(path: Path, halves: Sequence[HalfStep], title: str) -> Path:
     axis = figure.subplots()
     x, y = _values(halves, "data_model"), _values(halves, "model_sampler")
     for k in range(1, len(halves)):
-        colour = HALF_STYLE[halves[k].half][0]
+        colour, width = _piece(halves[k - 1], halves[k])
         axis.annotate(
             "", (x[k], y[k]), (x[k - 1], y[k - 1]),
-            arrowprops={"arrowstyle": "-|>", "color": colour, "linewidth": 1.3, "shrinkA": 0,
+            arrowprops={"arrowstyle": "-|>", "color": colour, "linewidth": width, "shrinkA": 0,
                         "shrinkB": 0, "mutation_scale": 9},
         )  # fmt: skip
     for half, (colour, marker, label) in HALF_STYLE.items():
@@ -84,10 +85,17 @@ def save_phase(path: Path, halves: Sequence[HalfStep], title: str) -> Path:
     axis.set_ylabel(f"{TRACES['model_sampler'][0]}  [nats]")
     axis.grid(True, color="#e3e5e8", linewidth=0.7)
     axis.spines[["top", "right"]].set_visible(False)
-    axis.legend(fontsize=9, frameon=False)
+    axis.legend(fontsize=9, frameon=False, ncols=4, loc="lower left", bbox_to_anchor=(0, 1))
     figure.suptitle(title, fontsize=12, x=0.01, ha="left")
     figure.supxlabel("p_data = p_θ = p_α is far down and left", fontsize=8.5, color=GREY)
     return _save(figure, path)
+
+
+def _piece(before: HalfStep, after: HalfStep) -> tuple[str, float]:
+    """Colour and width of a line: of the half that made it, or thin grey over several halves."""
+    if after.iteration - before.iteration == 0.5:
+        return HALF_STYLE[after.half][0], 1.6
+    return "#b5bac1", 0.8
 
 
 def _values(halves: Sequence[HalfStep], name: str) -> np.ndarray:

@@ -90,10 +90,12 @@ class Projection:
         self.stream = DensityStream(
             density(config.data.density), seed=seed, local_batch=batch, images=images
         )
-        self.halves = [self.measure(0.0, "start")]
+        self.halves, self.measured_at = [self.measure(0.0, "start")], 0
 
     def iterate(self, *, measured: bool = True) -> None:
-        """The energy's half, then the VAE's; both measured or neither."""
+        """The energy's half, then the VAE's; measured before, between and after them, or not."""
+        if measured and self.measured_at != self.iteration:
+            self.halves.append(self.measure(float(self.iteration), "vae"))
         for learner, settings in (
             (self.energy, self.config.energy), (self.vae, self.config.vae),
         ):  # fmt: skip
@@ -113,6 +115,7 @@ class Projection:
         self.iteration += 1
         if measured:
             self.halves.append(self.measure(float(self.iteration), "vae"))
+            self.measured_at = self.iteration
 
     def revise(self) -> tuple[Tensor, Refined, NoisePlan]:
         """The next batch of data, chains of the nets as they are, and the noise of this batch."""
@@ -146,7 +149,7 @@ class Projection:
 
     def state(self) -> dict[str, Tensor]:
         """Everything that changes but ``halves``, as tensors: :meth:`load` goes on from it."""
-        state = {"place": torch.tensor([self.iteration, self.images])}
+        state = {"place": torch.tensor([self.iteration, self.images, self.measured_at])}
         for name, learner in (("energy", self.energy), ("vae", self.vae)):
             state |= {f"{name}.{k}": v for k, v in learner.module.state_dict().items()}
             moments = learner.optimizer.state_dict()["state"]
@@ -155,7 +158,7 @@ class Projection:
 
     def load(self, state: dict[str, Tensor]) -> None:
         """Take over what :meth:`state` gave."""
-        self.iteration, self.images = state["place"].tolist()
+        self.iteration, self.images, self.measured_at = state["place"].tolist()
         self.stream.images = self.images
         for name, learner in (("energy", self.energy), ("vae", self.vae)):
             weights, moments = f"{name}.", f"{name}_adam."

@@ -88,7 +88,7 @@ def save_length_curves(path: Path, figures: Mapping[str, Any], distance: str, ca
     if min(figures[distance]) > 0 and max(figures[distance]) > 20 * min(figures[distance]):
         axes[0].set_yscale("log")
         axes[0].yaxis.set_major_formatter(lambda value, _: f"{value:g}")
-    axes[0].legend(fontsize=8, frameon=False)
+    axes[1].legend(fontsize=8, frameon=False, loc="lower left")
     figure.supxlabel(f"{caption} · {figures['n']} chains", fontsize=8.5, color=GREY)
     return _save(figure, path)
 

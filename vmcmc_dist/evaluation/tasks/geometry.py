@@ -39,7 +39,7 @@ class Settings(TaskSettings):
 
     from_start: bool = setting(False, "new nets instead of the checkpoint's; shows it converge")
     iterations: int = setting(
-        0, "iterations of teaching; 0 = 30 from a checkpoint, 60 from the start", ge=0
+        0, "iterations of teaching; 0 = 20 from a checkpoint, 60 from the start", ge=0
     )
     repeats: int = setting(
         0,
@@ -47,7 +47,7 @@ class Settings(TaskSettings):
         "projections; 0 = 1 from a checkpoint, 10 from the start",
         ge=0,
     )
-    every: int = setting(0, "measure every this many iterations; 0 = so that about 30 are", ge=0)
+    every: int = setting(0, "measure one iteration in this many; 0 = so that about 20 are", ge=0)
     lr_scale: float = setting(
         0.0, "times the run's learning rates; 0 = 0.03 from a checkpoint, 1 from the start", ge=0
     )
@@ -92,8 +92,8 @@ NOTE = (
 def walk(job: Job[Settings]) -> list[HalfStep]:
     """All measured half-steps; each block of iterations is a part that keeps the nets."""
     settings, model = job.settings, job.model
-    iterations = settings.iterations or (60 if settings.from_start else 30)
-    every = settings.every or max(1, iterations // 30)
+    iterations = settings.iterations or (60 if settings.from_start else 20)
+    every = settings.every or max(1, iterations // 20)
     energy_net, vae = nets(job)
     projection = Projection(
         model.config,
