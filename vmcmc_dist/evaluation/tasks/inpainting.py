@@ -88,9 +88,9 @@ def run(job: Job[Settings]) -> Result:
         for kind in settings.masks
     }
     figures: dict[str, Any] = {"n": len(x), "masks": list(hidden)}
-    pictures, by_way = [], {}
-    for done, (kind, where) in enumerate(hidden.items()):
-        job.progress("masks", done, len(hidden))
+    pictures: list[Path] = []
+    by_way: dict[str, list[Tensor]] = {}
+    for kind, where in hidden.items():
         filled = fill_all(job, kind, x, where, c)
         scores = judge(filled, x, where)
         for way, (db, likeness) in scores.items():
@@ -101,7 +101,6 @@ def run(job: Job[Settings]) -> Result:
                 by_way.setdefault(f"ssim_{way}", []).append(likeness)
         figures |= gain(kind, {way: db for way, (db, _) in scores.items()})
         pictures.append(draw(job, kind, x, where, filled))
-    job.progress("masks", len(hidden), len(hidden))
     figures |= {name: torch.cat(parts).nanmean().item() for name, parts in by_way.items()}
     return Result(figures | {"ways": list(scores)}, pictures, note=NOTE)
 
@@ -119,6 +118,7 @@ def fill_all(
     size = job.settings.batch_size
     batches = []
     for start in range(0, len(x), size):
+        job.progress(f"mask {kind}", start, len(x))
         rows = slice(start, start + size)
         seed = stream_seed(job.settings.seed, "inpainting", kind, start)
         given = None if c is None else c[rows]
