@@ -25,7 +25,7 @@ def quarters(pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 
 @pytest.fixture(autouse=True)
 def few_features(monkeypatch: pytest.MonkeyPatch) -> Features:
-    features = Features("quarters", 4, 4, "none", quarters)
+    features = Features("quarters", 4, 4, "0" * 64, quarters)
     monkeypatch.setattr(refinement, "features_for", lambda *_, **__: features)
     return features
 
@@ -37,7 +37,7 @@ class ToBlack(nn.Module):
         return (x + 1).square().flatten(1).sum(1) / 2
 
 
-SETTINGS = {"n": 12, "multiples": [1, 2, 4], "reference": 50, "batch_size": 5, "shown": 3}
+SETTINGS = {"n": 12, "multiples": [1, 2, 4], "batch_size": 5, "shown": 3}
 
 
 def test_figures_and_pictures(small_model, job_of, few_features) -> None:
@@ -57,7 +57,7 @@ def test_levels_are_the_distances_they_stand_for(small_model, job_of, few_featur
     model = small_model()
     job = job_of(model, "refinement", **SETTINGS)
     figures = refinement.run(job).figures
-    train = real_images(model.config.data, "train", limit=50).images
+    train = real_images(model.config.data, "train").images
     real = held_out(model, 12)[0]
 
     def moments(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

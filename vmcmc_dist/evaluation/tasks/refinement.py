@@ -21,13 +21,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vmcmc_dist.errors import ConfigError, DataError
+from vmcmc_dist.errors import ConfigError
 from vmcmc_dist.evaluation.features import Features, features_for
 from vmcmc_dist.evaluation.job import Job, Result, TaskSettings
 from vmcmc_dist.evaluation.long_chain import energies, segment
-from vmcmc_dist.evaluation.metrics import MomentSums, frechet_distance
-from vmcmc_dist.evaluation.real import held_out, real_batches
+from vmcmc_dist.evaluation.metrics import frechet_distance
+from vmcmc_dist.evaluation.real import held_out
+from vmcmc_dist.evaluation.reference import Reference, reference_for
 from vmcmc_dist.evaluation.refinement_picture import save_length_curves, save_strips
+from vmcmc_dist.evaluation.scores import Scores, enough_for_covariance
 from vmcmc_dist.langevin import stream_seed
 from vmcmc_dist.settings import setting
 from vmcmc_dist.trained import Trained
@@ -44,7 +46,6 @@ class Settings(TaskSettings):
         [1, 2, 5, 10, 20, 50, 100], "lengths, in training lengths", ge=1
     )
     features: str = setting("auto", "net of the Fréchet distance; auto: by the data")
-    reference: int = setting(10_000, "training images that it is measured to", ge=2)
     shown: int = setting(8, "chains in the strips", ge=1, le=32)
 
 
@@ -63,10 +64,10 @@ def run(job: Job[Settings]) -> Result:
         device=job.model.device,
         progress=lambda done, total, _: job.progress("classifier", done, total),
     )
-    _check_count(job.settings, features)
+    enough_for_covariance(features, job.settings.n)
     lengths = chain_lengths(job)
     real, c = held_out(job.model, job.settings.n, job.settings.seed)
-    reference = moments(job, features)
+    reference = reference_for(job.model.config.data, features, job.progress)
     states = long_chains(job, lengths, c, len(real))
 
     name = f"fd_{features.name}"
@@ -85,7 +86,7 @@ def run(job: Job[Settings]) -> Result:
         "best_length": lengths[min(range(len(lengths)), key=distances.__getitem__)],
         "kept": distances[-1] <= distances[0],
         "n": len(real),
-        "reference_n": job.settings.reference,
+        "reference_n": reference.n,
     }
     pictures = [
         training_strips(job, c),
@@ -137,31 +138,12 @@ def long_chains(job: Job[Settings], lengths: list[int], c: Tensor | None, n: int
     return [torch.cat(parts) for parts in states]
 
 
-def moments(job: Job[Settings], features: Features) -> tuple[Tensor, Tensor]:
-    """Feature moments of the training data."""
-    settings = job.settings
-
-    def compute() -> dict[str, Tensor]:
-        sums, seen = MomentSums.empty(features.dim), 0
-        batches = real_batches(
-            job.model.config.data, "train", limit=settings.reference, seed=settings.seed
-        )
-        for batch in batches:
-            sums.add(features(batch.x)[0])
-            seen += len(batch.x)
-            job.progress("training data", seen, settings.reference)
-        mean, covariance = sums.moments()
-        return {"mean": mean, "covariance": covariance}
-
-    found = job.part(f"reference-{features.name}", compute)
-    return found["mean"], found["covariance"]
-
-
-def distance(features: Features, x: Tensor, reference: tuple[Tensor, Tensor]) -> float:
-    """Fréchet distance of samples x [N, C, H, W] to moments."""
-    sums = MomentSums.empty(features.dim)
-    sums.add(features(x)[0])
-    return frechet_distance(*sums.moments(), *reference)
+def distance(features: Features, x: Tensor, reference: Reference) -> float:
+    """Fréchet distance of samples x [N, C, H, W] to the training data."""
+    scores = Scores.empty(features)
+    scores.add(x)
+    real = reference.scores.moments
+    return frechet_distance(*scores.moments.moments(), *real.moments())
 
 
 def training_strips(job: Job[Settings], c: Tensor | None) -> Any:
@@ -213,12 +195,3 @@ def caption(job: Job[Settings]) -> str:
     model = job.model
     temperature = model.chain_config(temperature=job.settings.temperature).temperature
     return f"{model.config.name} · {model.images:,} images seen · temperature {temperature:g}"
-
-
-def _check_count(settings: Settings, features: Features) -> None:
-    if settings.n < 2 * features.dim or settings.reference < 2 * features.dim:
-        raise DataError(
-            f"a Fréchet distance in the {features.dim} features of {features.name} needs at least "
-            f"{2 * features.dim} samples, got n={settings.n} and reference={settings.reference}: "
-            "ask for more"
-        )
