@@ -253,6 +253,15 @@ def test_weights_are_downloaded_once_and_checked(server):
     assert [path.name for path in good.cached.parent.iterdir()] == ["good.th"]
 
 
+def test_a_cache_that_cannot_be_written_is_said(server, tmp_path, monkeypatch):
+    url, answers, _ = server
+    answers["/good"] = b"weights"
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("VMCMC_CACHE", str(tmp_path / "file"))
+    with pytest.raises(ResourceError, match="cannot be downloaded"):
+        fetch(Published("good.th", f"{url}/good", hashlib.sha256(b"weights").hexdigest()))
+
+
 def test_a_torn_resnet_is_named(tmp_path, monkeypatch):
     buffer = io.BytesIO()
     torch.save({"state_dict": {"module.conv1.weight": torch.zeros(1)}}, buffer)

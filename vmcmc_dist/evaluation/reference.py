@@ -66,7 +66,8 @@ class Reference:
                 f"{path}: cannot be written ({error.strerror}); free space or set VMCMC_CACHE"
             ) from None
         finally:
-            partial.unlink(missing_ok=True)
+            if partial.exists():
+                partial.unlink()
         return path
 
     @classmethod

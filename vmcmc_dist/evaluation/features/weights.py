@@ -93,4 +93,5 @@ def _download(published: Published) -> None:
             f"{how}"
         ) from None
     finally:
-        partial.unlink(missing_ok=True)
+        if partial.exists():
+            partial.unlink()
