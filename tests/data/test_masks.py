@@ -87,3 +87,8 @@ def test_large_seeds_are_fine() -> None:
 def test_what_is_no_mask_is_said(arguments, message) -> None:
     with pytest.raises(ConfigError, match=message):
         masks(*arguments)
+
+
+def test_even_a_share_near_one_leaves_something_visible() -> None:
+    hidden = masks("free_form", (1, 4, 4), 60, share=0.97)
+    assert (hidden.mean((1, 2, 3)) < 1).all() and (hidden.mean((1, 2, 3)) > 0.5).all()
