@@ -34,6 +34,23 @@ def test_the_newest_record_of_each_run_stands_in_its_column(make_run) -> None:
     assert synthesis.records[1] is None
 
 
+def test_one_run_has_what_is_compared_in_columns(make_run) -> None:
+    figures = {
+        "n_real": 500, "fd_refined": 4.0, "is_refined": 5.0, "fd_real": 0.5, "is_proposals": 3.0,
+        "is": 1.5, "features": "x",
+    }  # fmt: skip
+    (table,) = task_tables(read_runs([make_run(evaluations=[record(figures=figures)])]))
+    assert table.sides == ("refined", "proposals", "real")
+    assert [(row.figure, [n and n.text for n in row.numbers]) for row in table.rows] == [
+        ("fd", ["4", None, "0.5"]),
+        ("is", ["5", "3", None]),
+        ("n_real", ["500"]),
+        ("is", ["1.5"]),
+        ("features", ["x"]),
+    ]
+    assert table.rows[0].numbers[0].biased and table.rows[0].direction == "↓"
+
+
 def test_every_record_is_listed_newest_first(make_run) -> None:
     runs = read_runs([make_run(evaluations=[record(figures={"fd": 9.0}), record()])])
     assert [(name, n.text) for _, _, name, n in every_number(runs)] == [

@@ -41,7 +41,10 @@ class Number:
 
 @dataclass(frozen=True)
 class Row:
-    """A figure by name, its better direction (↓, ↑ or nothing), and a number a run."""
+    """A figure by name, its better direction (↓, ↑ or nothing), and its numbers.
+
+    One a run; of a single run one a side, or one alone.
+    """
 
     figure: str
     direction: str
@@ -53,9 +56,9 @@ class TaskTable:
     """The newest record of a task in each run."""
 
     task: str
-    about: str
     records: list[Record | None]
     rows: list[Row]
+    sides: tuple[str, ...] = ()
 
     @property
     def has_note(self) -> bool:
@@ -74,12 +77,14 @@ def _table(task: str, runs: Sequence[Run]) -> TaskTable:
     records = [
         next((r for r in reversed(run.evaluations) if _task(r) == task), None) for run in runs
     ]
-    figures = [_figures(record or {}) for record in records]
+    figures = [figures_of(record or {}) for record in records]
+    if len(runs) == 1 and records[0] is not None:
+        return _table_of_one(task, records[0], figures[0])
     names = side_by_side([name for values in figures for name in values])
+    same_n = len({record.get("n") for record in records if record}) == 1
     rows = []
     for name in names:
         values = [row.get(name) for row in figures]
-        same_n = len({record.get("n") for record in records if record}) == 1
         best = _best(name, values) if same_n else None
         numbers = [
             number(name, row[name], record, best is not None and row[name] == best)
@@ -88,7 +93,28 @@ def _table(task: str, runs: Sequence[Run]) -> TaskTable:
             for row, record in zip(figures, records, strict=True)
         ]
         rows.append(Row(name, direction(name), numbers))
-    return TaskTable(task, TASKS.get(task, ""), records, rows)
+    return TaskTable(task, records, rows)
+
+
+def _table_of_one(task: str, record: Record, figures: Record) -> TaskTable:
+    """What is compared (refined, proposals, real) stands in columns."""
+    stems: dict[str, dict[str, str]] = {}
+    for name in figures:
+        stem, side = stem_and_side(name)
+        stems.setdefault(stem, {})[side] = name
+    compared = {stem: sides for stem, sides in stems.items() if len(sides.keys() & {*SIDES}) > 1}
+    columns = tuple(side for side in SIDES if any(side in sides for sides in compared.values()))
+
+    def cell(name: str | None) -> Number | None:
+        return None if name is None else number(name, figures[name], record)
+
+    rows = [
+        Row(stem, direction(stem), [cell(sides.get(side)) for side in columns])
+        for stem, sides in compared.items()
+    ]
+    in_rows = {name for sides in compared.values() for side, name in sides.items() if side}
+    rows += [Row(name, direction(name), [cell(name)]) for name in figures if name not in in_rows]
+    return TaskTable(task, [record], rows, columns)
 
 
 def side_by_side(names: Sequence[str]) -> list[str]:
@@ -111,7 +137,7 @@ def every_number(runs: Sequence[Run]) -> list[tuple[Run, Record, str, Number]]:
         (run, record, name, number(name, value, record))
         for run in runs
         for record in reversed(run.evaluations)
-        for name, value in _figures(record).items()
+        for name, value in figures_of(record).items()
     ]
 
 
@@ -155,7 +181,8 @@ def _task(record: Record) -> str:
     return str(record.get("task", "evaluation"))
 
 
-def _figures(record: Record) -> dict[str, Any]:
+def figures_of(record: Record) -> dict[str, Any]:
+    """What a record found, by name."""
     figures = record.get("figures")
     return figures if isinstance(figures, dict) else {}
 

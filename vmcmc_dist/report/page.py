@@ -124,6 +124,7 @@ def render(
         facts=[headline(run) for run in runs],
         samples=samples,
         stops=sorted({frame.images for kept in samples for frame in kept}),
+        of_images=any(run.config.get("data.source") != "toy2d" for run in runs),
         drawn=[[p for p in map(book.read, paths) if p is not None] for paths in drawn],
         tabs=[(tab, [(next(places), one) for one in panels]) for tab, panels in tabs.items()],
         styles=styles,
@@ -169,6 +170,11 @@ def headline(run: Run) -> list[tuple[str, str, str]]:
     if density and isinstance(density[-1].get("kl_data_model"), float):
         kl = density[-1]["kl_data_model"]
         facts.append(("KL(p_data ‖ p_θ)", f"{wording.rounded(kl)} nats", str(kl)))
+    judged = next((r for r in reversed(run.evaluations) if r.get("task") == "synthesis"), {})
+    for name, value in numbers.figures_of(judged).items():
+        stem, side = numbers.stem_and_side(name)
+        if side == "refined" and stem.startswith(("fd_", "fid")):
+            facts.append((stem, wording.rounded(value), f"{value}, refined, n {judged.get('n')}"))
     commit = run.environment.get("commit")
     if commit:
         facts.append(("commit", _short_commit(commit), str(commit)))
