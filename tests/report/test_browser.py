@@ -163,6 +163,8 @@ def test_minutes_log_and_smoothing_redraw_the_curves(visit) -> None:
     one.page.focus("#smooth")
     one.page.keyboard.press("End")
     assert one.curve() != logarithmic and one.page.locator('[data-panel="0"] .raw').count() == 1
+    assert one.text('[data-panel="0"] .at') == "minutes of training · smoothed"
+    assert one.page.locator('[data-panel="1"] .raw').count() == 0  # three points stay as they are
 
 
 def test_values_below_zero_are_said_to_be_missing_on_a_log_axis(visit) -> None:

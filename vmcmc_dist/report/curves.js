@@ -76,15 +76,13 @@ function logTicks(low, high) {
   return ticks.length > 1 ? ticks : linearTicks(low, high, 4);
 }
 
-/* Exponential mean over records; level 0 … 9, gaps stay gaps. */
+/* Mean over the records around each; level 0 … 9, up to 7 % of the line on either side. */
 function smoothed(values, level) {
-  if (!level) return values;
-  const keep = 1 - 2 ** (-level / 1.3);
-  let mean = null;
-  return values.map((value) => {
-    if (value === null) return null;
-    mean = mean === null ? value : keep * mean + (1 - keep) * value;
-    return mean;
+  const reach = Math.floor((values.length * level) / 120);
+  if (!reach) return values;
+  return values.map((value, i) => {
+    const near = values.slice(Math.max(0, i - reach), i + reach + 1).filter((v) => v !== null);
+    return value === null ? null : near.reduce((sum, v) => sum + v, 0) / near.length;
   });
 }
 
@@ -144,7 +142,7 @@ class Panel {
       }
     }
     for (const line of lines) {
-      if (view.smooth) this.curve(line, line.values, usable, "curve raw");
+      if (line.drawn !== line.values) this.curve(line, line.values, usable, "curve raw");
       this.curve(line, line.drawn, usable, "curve");
       this.spots(line, usable);
     }
@@ -235,11 +233,11 @@ class Panel {
     const lines = this.shown();
     this.cross?.replaceChildren();
     const first = lines[0];
-    const text = view.x === "images" ? "images seen" : "minutes of training";
-    this.at.textContent = text;
+    const mean = lines.some((line) => line.drawn && line.drawn !== line.values) ? " · smoothed" : "";
+    this.at.textContent = (view.x === "images" ? "images seen" : "minutes of training") + mean;
     if (first && view.at !== null) {
       const i = nearest(first[view.x], view.at);
-      this.at.textContent = `${figure(first.images[i])} images seen · ${figure(first.minutes[i])} min`;
+      this.at.textContent = `${figure(first.images[i])} images seen · ${figure(first.minutes[i])} min${mean}`;
       if (this.cross && this.x) {
         const x = this.x(first[view.x][i]);
         element("line", { class: "cross", x1: x, x2: x, y1: PAD.top, y2: this.svg.clientHeight - PAD.bottom }, this.cross);
