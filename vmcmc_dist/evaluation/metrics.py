@@ -15,7 +15,6 @@ the name of the published Inception-v3 number belongs to that number alone.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -127,22 +126,3 @@ class PredictionSums:
     def _some(self) -> None:
         if self.count == 0:
             raise DataError("no samples were counted: ask for at least one")
-
-
-def inception_score(logits: Tensor, splits: int = 1) -> tuple[float, float]:
-    """Mean and standard deviation of the inception score over ``splits`` equal parts of [N, K]."""
-    if not 1 <= splits <= logits.shape[0]:
-        raise DataError(
-            f"{logits.shape[0]} samples cannot be split {splits} ways: take 1 ≤ splits ≤ samples"
-        )
-    scores = []
-    for part in logits.tensor_split(splits):
-        sums = PredictionSums.empty(logits.shape[1])
-        sums.add(part)
-        scores.append(sums.inception_score())
-    return _mean_and_std(scores)
-
-
-def _mean_and_std(values: Sequence[float]) -> tuple[float, float]:
-    mean = math.fsum(values) / len(values)
-    return mean, math.sqrt(math.fsum((v - mean) ** 2 for v in values) / len(values))
