@@ -43,7 +43,6 @@ def save_likelihood_picture(
         _draw_curve(axes[2], *curve)
     for axis in axes:
         axis.spines[["top", "right"]].set_visible(False)
-        axis.ticklabel_format(axis="y", useOffset=False, style="plain")
     figure.suptitle(f"log Z by annealing · {caption}", fontsize=12, x=0.012, ha="left")
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path)
@@ -69,6 +68,7 @@ def _draw_bounds(
     )  # fmt: skip
     if truth is not None:
         axis.axhline(truth, color=GREY, lw=1.2, label="quadrature")
+    axis.ticklabel_format(axis="y", useOffset=False, style="plain")
     axis.set_xscale("log")
     axis.set_xticks(levels, [f"{k:,}" for k in levels])
     axis.minorticks_off()
@@ -97,7 +97,8 @@ def _draw_curve(axis: Any, temperatures: list[float], bits: list[float]) -> None
     axis.plot(temperatures, bits, color=BLUE, marker="^", label="test data, at least")
     axis.axhline(8, color=GREY, ls="--", lw=1.2, label="uniform density: 8 bits")
     axis.set_xscale("log")
-    axis.set_yscale("log")
+    if min(bits) > 0:
+        axis.set_yscale("log")
     axis.set_xlabel("temperature T of exp(−U/T)")
     axis.set_ylabel("bits per dimension")
     axis.set_title("likelihood at other temperatures", fontsize=10)
