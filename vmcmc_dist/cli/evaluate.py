@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from vmcmc_dist.cli.keys import key_lines
 
 if TYPE_CHECKING:
+    from vmcmc_dist.errors import ConfigError
     from vmcmc_dist.evaluation.job import TaskSettings
     from vmcmc_dist.trained import Trained
 
@@ -46,17 +47,22 @@ def run(options: argparse.Namespace) -> int:
     from vmcmc_dist.engine.spread import follow, spread_over, torchrun_rank
     from vmcmc_dist.errors import ConfigError, UserError
     from vmcmc_dist.evaluation.evaluate import evaluate
+    from vmcmc_dist.evaluation.tasks import task_module
     from vmcmc_dist.trained import load
 
     if options.workers < 1:
         raise ConfigError(f"--workers must be at least 1, got {options.workers}")
     names = list(dict.fromkeys(options.tasks or ["synthesis"]))
-    wanted = fill_settings(names, options.settings)
+    wanted, refused = fill_settings(names, options.settings)
     model = load(
         options.run_folder, checkpoint=options.checkpoint, ema=False if options.no_ema else None
     )
     ema = model.config.sampling.ema and not options.no_ema
     status = 0
+    for task, problem in refused.items():
+        if task_module(task).fits(model) is None:
+            print(f"vmcmc: {task}: {problem}", file=sys.stderr)
+            status = problem.exit_code
     for task, settings in fitting(model, wanted, choose="all" in names).items():
         if torchrun_rank()[0]:
             follow(options.run_folder, model, task, settings, ema, options.again)
@@ -82,8 +88,11 @@ def run(options: argparse.Namespace) -> int:
     return status
 
 
-def fill_settings(names: list[str], overrides: list[str]) -> dict[str, TaskSettings]:
-    """The settings of each task (of every task for ``all``); each takes the keys that it knows.
+def fill_settings(
+    names: list[str], overrides: list[str]
+) -> tuple[dict[str, TaskSettings], dict[str, ConfigError]]:
+    """The settings of each task, which takes the keys that it knows; for ``all``, of every task,
+    and why some cannot be done with these values.
 
     ConfigError: an unknown task, a key that none of the tasks knows, a bad value.
     """
@@ -97,12 +106,17 @@ def fill_settings(names: list[str], overrides: list[str]) -> dict[str, TaskSetti
         key = override.split("=", 1)[0]
         if not any(key.split("[")[0] in keys for keys in known.values()):
             lists = "; ".join(f"{name}: {', '.join(keys)}" for name, keys in known.items())
-            raise ConfigError(f"no task knows {key!r}{_nearest(key, known)}. Keys of {lists}")
-    filled = {}
+            raise ConfigError(f"no task knows {key!r}{_nearest(key, known)} (keys of {lists})")
+    filled, refused = {}, {}
     for name, module in modules.items():
         own = [o for o in overrides if o.split("=", 1)[0].split("[")[0] in known[name]]
-        filled[name] = fill(module.Settings, own)
-    return filled
+        try:
+            filled[name] = fill(module.Settings, own)
+        except ConfigError as error:
+            refused[name] = error
+    if refused and ("all" not in names or not filled):
+        raise next(iter(refused.values()))
+    return filled, refused
 
 
 def fitting(
