@@ -164,7 +164,8 @@ def test_attributes(data, tmp_path, monkeypatch):
         return bright[:, None], torch.stack([torch.ones_like(bright), -bright, bright], 1)
 
     judge = Features("stub", 1, None, "0", net, labels="attributes")
-    figures = conditional._run_labels(job(model, tmp_path, n=4), judge).figures
+    figures = conditional._run_labels(job(model, tmp_path, n=8, batch_size=3), judge).figures
+    assert figures["n"] == 8, "the attributes of held-out images, in turn"
     assert figures["accuracy_each_refined"] == [0.75, 0.25, 1]
     assert figures["balanced_accuracy_each_refined"] == pytest.approx([0.5, 1 / 6, 1])
     assert figures["accuracy_refined"] == pytest.approx(2 / 3)
@@ -173,6 +174,7 @@ def test_attributes(data, tmp_path, monkeypatch):
     top, left = 20 + 36 + 24 + 42 + 2 * 86, 20 + 42
     right = left + 8 * 86 - 2 + 28
     assert page[top, left] < 80 < 160 < page[top, right], "the third row, without and with"
+    assert page[top - 2 * 86, right] < 80, "in the first row the third attribute is as held out"
 
 
 PAINTERS = {

@@ -92,7 +92,8 @@ def _run_labels(job: Job[Settings], net: Features) -> Result:
             f"features={net.name} does not judge these {condition.size} labels of kind "
             f"{condition.kind}: set features=classifier"
         )
-    asked = torch.arange(settings.n) % condition.size if classes else real
+    turn = torch.arange(settings.n)
+    asked = turn % condition.size if classes else real[turn % len(real)]
     if classes and settings.distances:
         scores.check_per_class(settings.n, condition.size, net.dim)
     judged = _judged(job, net, asked)
