@@ -68,13 +68,13 @@ def test_a_gaussian_mixes_and_its_chains_say_so(job_of) -> None:
     """Overdamped Langevin on N(0, 1): the state is AR(1) with φ = 1 − δ²/2."""
     model = plane("langevin.step_size=0.6")
     model.energy_net = model._chain_energy = Gaussian()
-    job = job_of(model, "mixing", n=100, multiple=300, burn_in=0.1, batch_size=50)
+    job = job_of(model, "mixing", n=100, multiple=200, burn_in=0.1, batch_size=50)
     figures = mixing.run(job).figures
     tau = (2 - 0.18) / 0.18
     for name in ("tau_mean", "tau_within_mean", "tau_projection_0"):
         assert figures[name] == pytest.approx(tau, rel=0.12), name
     assert figures["ess_mean"] == pytest.approx(figures["draws"] / tau, rel=0.12)
-    assert figures["draws"] == 100 * 1080
+    assert figures["draws"] == 100 * 720
     assert 0.9 < figures["acceptance"] <= 1
     assert "mode_jumps" not in figures
     json.dumps(figures, allow_nan=False)
