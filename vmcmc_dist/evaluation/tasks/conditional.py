@@ -207,13 +207,17 @@ def _class_picture(job: Job[Settings]) -> Path:
 
 
 def _attribute_picture(job: Job[Settings], asked: Tensor) -> Path:
-    """One row an attribute: the same codes without and with it, all others as in held-out data."""
-    names = job.model.label_names[:ROWS]
+    """One row an attribute: the same codes without and with it, all others as in held-out data.
+
+    The attributes shown are those that come nearest to one half of the data.
+    """
+    attributes = (asked.mean(0) - 0.5).abs().argsort()[:ROWS].sort().values.tolist()
+    names = [job.model.label_names[a] for a in attributes]
     c = asked[torch.arange(COLUMNS) % len(asked)].repeat(len(names), 1)
     pair = []
     for value in (0.0, 1.0):
-        for row in range(len(names)):
-            c[row * COLUMNS : (row + 1) * COLUMNS, row] = value
+        for row, attribute in enumerate(attributes):
+            c[row * COLUMNS : (row + 1) * COLUMNS, attribute] = value
         pair.append(_samples(job, c, -1)[0])
     panels = [("refined, without", pair[0], COLUMNS), ("refined, with", pair[1], COLUMNS)]
     return _picture(job, panels, "attributes, from above: " + ", ".join(names))
