@@ -48,6 +48,8 @@ def run_inspect(options: argparse.Namespace) -> int:
     table = Table(show_header=False)
     for name in ("source", "licence", "split", "num_samples", "shape", "dtype", "shards", "bad"):
         table.add_row(name, str(getattr(found, name)))
+    if found.source_shape is not None:
+        table.add_row("input shape", str(found.source_shape))
     table.add_row("bytes", f"{found.bytes:,}")
     table.add_row("mean, std", f"{found.mean:.4g}, {found.std:.4g}")
     for label, count in found.histogram.items():
