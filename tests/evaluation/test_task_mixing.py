@@ -142,3 +142,4 @@ def test_short_chains_are_made_long_enough(job_of) -> None:
     job = job_of(plane(), "mixing", n=4, multiple=1)
     assert mixing.chain_length(job) * (1 - job.settings.burn_in) >= 8
     assert math.isfinite(mixing.run(job).figures["tau_energy"])
+    assert mixing.chain_length(job_of(plane(), "mixing", steps=33)) == 33

@@ -130,7 +130,12 @@ def test_what_cannot_be_done_is_refused(small_model, job_of) -> None:
     job = job_of(small_model("langevin.steps=0"), "refinement", **SETTINGS)
     with pytest.raises(ConfigError, match="nothing to refine"):
         refinement.run(job)
+    job = job_of(small_model("langevin.schedule=cosine"), "refinement", **SETTINGS, steps=2)
+    with pytest.raises(ConfigError, match="give 3 or more"):
+        refinement.chain_lengths(job)
     model = small_model()
+    job = job_of(model, "refinement", **SETTINGS, steps=2)
+    assert refinement.chain_lengths(job) == [0, 2, 3, 6, 12]
     assert refinement.fits(model) is None
     model.shape = (2,)
     assert "geometry" in (refinement.fits(model) or "")

@@ -58,6 +58,7 @@ class Settings(TaskSettings):
     """How many chains, how long, what is watched."""
 
     n: int = setting(250, "chains; also samples of each set of energies", unit="samples", ge=2)
+    steps: int = setting(0, "length of the chains; 0 = by `multiple`", unit="steps", ge=0)
     multiple: float = setting(20.0, "length of the chains, in training lengths", ge=1)
     burn_in: float = setting(0.5, "share of the chain that is left out of sample sizes", ge=0, lt=1)
     projections: int = setting(3, "random directions that are watched", ge=0, le=64)
@@ -120,7 +121,8 @@ def chain_length(job: Job[Settings]) -> int:
     """Steps of the watched chains; long enough for an autocorrelation behind the burn-in."""
     trained = max(1, job.model.config.langevin.steps)
     least = MIN_LENGTH / (1 - job.settings.burn_in) + 1
-    return max(round(job.settings.multiple * trained), trained, int(least) + 1)
+    wanted = job.settings.steps or round(job.settings.multiple * trained)
+    return max(wanted, trained, int(least) + 1)
 
 
 def watched_chains(

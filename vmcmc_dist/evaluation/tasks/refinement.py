@@ -42,6 +42,7 @@ class Settings(TaskSettings):
     """How far, how many, judged in what."""
 
     n: int = setting(500, "chains", unit="samples", ge=2)
+    steps: int = setting(0, "one more length of the chains; 0 = none", unit="steps", ge=0)
     multiples: list[float] = setting(
         [1, 2, 5, 10, 20, 50, 100], "lengths, in training lengths", ge=1
     )
@@ -107,7 +108,13 @@ def chain_lengths(job: Job[Settings]) -> list[int]:
     trained = job.model.config.langevin.steps
     if trained < 1:
         raise ConfigError("the run's chains have no steps (langevin.steps=0): nothing to refine")
-    return sorted({0, trained, *(round(m * trained) for m in job.settings.multiples)})
+    extra = job.settings.steps
+    if extra < trained and extra and job.model.config.langevin.schedule != "constant":
+        raise ConfigError(
+            f"steps={extra}: the step size of this run's chains falls along their {trained} steps; "
+            f"give {trained} or more"
+        )
+    return sorted({0, trained, extra, *(round(m * trained) for m in job.settings.multiples)})
 
 
 def long_chains(job: Job[Settings], lengths: list[int], c: Tensor | None, n: int) -> list[Tensor]:
