@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from vmcmc_dist.data.scaling import to_model_range
-from vmcmc_dist.errors import CheckpointError, DataError
+from vmcmc_dist.errors import CheckpointError, DataError, ResourceError
 from vmcmc_dist.evaluation.classifier import CARD, WEIGHTS, load_classifier
 from vmcmc_dist.evaluation.classifier_training import (
     ClassifierConfig,
@@ -131,6 +131,12 @@ def test_a_card_without_the_later_fields_is_read(judge, tmp_path):
     del card["labels"], card["chance"]
     (folder / CARD).write_text(json.dumps(card))
     assert load_classifier(folder).card.labels == "class"
+
+
+def test_a_disk_that_takes_nothing_is_said(judge, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ResourceError, match="cannot be written"):
+        judge.save(tmp_path / "file" / "judge")
 
 
 def test_small_sets_are_passed_more_often():

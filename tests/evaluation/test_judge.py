@@ -13,7 +13,7 @@ from vmcmc_dist.cli import main
 from vmcmc_dist.data import DataConfig
 from vmcmc_dist.errors import CheckpointError
 from vmcmc_dist.evaluation import judge
-from vmcmc_dist.evaluation.classifier import WEIGHTS, load_classifier
+from vmcmc_dist.evaluation.classifier import CARD, WEIGHTS, load_classifier
 from vmcmc_dist.evaluation.features import features_for
 
 CONFIG = Path(__file__).parents[2] / "configs" / "faces.yaml"
@@ -56,6 +56,8 @@ def test_changed_data_gets_its_own_and_damage_is_said(tmp_path):
     np.save(tmp_path / "train_labels.npy", np.arange(80) // 40)
     second = judge.cached_judge(data)
     assert second.card.data_checksum != first.card.data_checksum
+    (judge.judge_folder(data) / CARD).unlink()  # as if killed between the two files
+    assert judge.cached_judge(data).card == second.card
     weights = judge.judge_folder(data) / WEIGHTS
     weights.write_bytes(weights.read_bytes()[:-1])
     with pytest.raises(CheckpointError, match="sha256 differs"):

@@ -13,6 +13,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -24,7 +25,7 @@ from safetensors.torch import save as save_weights
 from torch import Tensor, nn
 
 from vmcmc_dist.data.scaling import to_model_range
-from vmcmc_dist.errors import CheckpointError, DataError
+from vmcmc_dist.errors import CheckpointError, DataError, ResourceError
 
 WEIGHTS, CARD = "classifier.safetensors", "classifier.json"
 
@@ -101,13 +102,24 @@ class ImageClassifier(nn.Module):
         return save_weights({k: v.contiguous().cpu() for k, v in self.state_dict().items()})
 
     def save(self, folder: str | Path) -> Path:
-        """Write weights and card into ``folder``; returns it."""
+        """Write weights, then the card that makes them count, into ``folder``; returns it.
+
+        ResourceError if the disk does not take them.
+        """
         if self.card is None:
             raise CheckpointError("this classifier has no card: train it with train_classifier")
         folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / WEIGHTS).write_bytes(self.weights())
-        (folder / CARD).write_text(json.dumps(dataclasses.asdict(self.card), indent=2) + "\n")
+        card = json.dumps(dataclasses.asdict(self.card), indent=2) + "\n"
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            for name, content in ((WEIGHTS, self.weights()), (CARD, card.encode())):
+                partial = folder / f".{name}.{os.getpid()}"
+                partial.write_bytes(content)
+                partial.replace(folder / name)
+        except OSError as error:
+            raise ResourceError(
+                f"{folder}: cannot be written ({error.strerror}); free space or set VMCMC_CACHE"
+            ) from None
         return folder
 
 

@@ -9,7 +9,7 @@ import torch
 
 from vmcmc_dist.data import DataConfig, Manifest, cache_dir
 from vmcmc_dist.errors import DataError
-from vmcmc_dist.evaluation.classifier import ImageClassifier, load_classifier
+from vmcmc_dist.evaluation.classifier import CARD, ImageClassifier, load_classifier
 from vmcmc_dist.evaluation.classifier_training import (
     ClassifierConfig,
     Progress,
@@ -43,7 +43,7 @@ def cached_judge(data: DataConfig, progress: Progress | None = None) -> ImageCla
     CheckpointError: its files are damaged. DataError: data without labels.
     """
     folder = judge_folder(data)
-    if not folder.exists():
+    if not (folder / CARD).is_file():
         return train_judge(data, progress)
     return load_classifier(folder, expected_checksum=whole(data).checksum)
 

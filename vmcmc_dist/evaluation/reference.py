@@ -117,7 +117,7 @@ def reference_for(
         try:
             return Reference.load(path, features, part.checksum)
         except CheckpointError:  # damaged: made again below, and replaced
-            path.unlink()
+            path.unlink(missing_ok=True)
     scores = Scores.empty(features)
     for batch in real_batches(cfg, "train", batch_size):
         scores.add(batch.x)
