@@ -28,6 +28,7 @@ from vmcmc_dist.evaluation.inpainting import (
     refine,
 )
 from vmcmc_dist.evaluation.quality import mse
+from vmcmc_dist.evaluation.real import held_out
 from vmcmc_dist.evaluation.tasks import inpainting as task
 from vmcmc_dist.models import VAE, Condition
 from vmcmc_dist.trained import Trained
@@ -241,6 +242,19 @@ def test_conditional_models_are_filled_too(small_model, job_of) -> None:
     own = small_model("condition.kind=inpaint", condition=Condition("image", 2))
     figures = task.run(job_of(own, "inpainting", **settings)).figures
     assert figures["ways"][-1] == "conditional" and figures["psnr_conditional_centre"] > 0
+
+
+def test_an_inpainting_model_is_told_the_mask_that_is_filled(small_model, job_of) -> None:
+    """Not the one that held-out data come with, which may show what is hidden here."""
+    own = small_model("condition.kind=inpaint", condition=Condition("image", 2))
+    job = job_of(own, "inpainting", latent_steps=1, rounds=1)
+    x, c = held_out(own, 3)
+    hidden = masks("centre", own.shape, 3)
+    other = torch.where(hidden > 0, -x, x)
+    c_other = torch.cat([other * c[:, -1:], c[:, -1:]], 1)
+    filled, again = task.fill(job, x, hidden, c, 0), task.fill(job, other, hidden, c_other, 0)
+    assert list(filled) == task.ways(own)
+    assert all(torch.equal(filled[way], again[way]) for way in filled)
 
 
 def test_what_cannot_be_done_is_said(small_model, job_of) -> None:
