@@ -78,9 +78,9 @@ def test_the_task(small_model, job_of) -> None:
 def test_the_noise_is_the_same_along_a_path(small_model, job_of) -> None:
     """A path that stays at one code stays at one image, refined too; other pairs differ."""
     model = small_model("langevin.temperature=1")
-    job = job_of(model, "interpolation", n=3, points=4, batch_size=2)
+    job = job_of(model, "interpolation", n=4, points=4, batch_size=2)
     z, _ = task.ends(model, 1, 0)
-    images = task.travel(job, z.expand(4, 3, -1), None, "linear")
+    images = task.travel(job, z.expand(4, 4, -1), None, "linear")
     refined = images["refined"]
     assert torch.equal(refined[0], refined[3]) and not torch.equal(refined[0], images["decoded"][0])
     assert not torch.equal(refined[0, 0], refined[0, 1])
