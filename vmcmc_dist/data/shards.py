@@ -123,6 +123,12 @@ def encoded(path: str, sample: dict[str, Any], labels: LabelInfo, *, pairs: bool
     return Encoded(key, extension, sample[extension], label, source)
 
 
+_PAIRS = (
+    "; pairs are KEY.input.EXT and KEY.target.EXT, or of any names with data.source=pairs and the "
+    "tar itself as data.root"
+)
+
+
 def _member(path: str, sample: dict[str, Any], name: str, extensions: tuple[str, ...]) -> str:
     """The sample's member ``name.EXT``, or ``EXT`` where ``name`` is empty."""
     members = [f"{name}.{e}" if name else e for e in extensions]
@@ -131,7 +137,7 @@ def _member(path: str, sample: dict[str, Any], name: str, extensions: tuple[str,
         has = ", ".join(sorted(m for m in sample if not m.startswith("__"))) or "none"
         raise DataError(
             f"{path}: sample {sample['__key__']} has no {'/'.join(members)} member (it has {has})"
-            + ("; pairs are KEY.input.EXT and KEY.target.EXT" if "." in has else "")
+            + (_PAIRS if "." in has else "")
         )
     return found
 
