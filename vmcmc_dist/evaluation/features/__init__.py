@@ -62,9 +62,10 @@ def features_for(
             return classifier_features(data, weights=weights, device=device, progress=progress)
         return inception_features(weights=weights, device=device)
     except (ConfigError, ResourceError) as error:
-        if name != "auto":
+        others = _others(data, chosen)
+        if name != "auto" or not others:
             raise
-        raise type(error)(f"{error} (or choose features={' or '.join(_others(chosen))})") from None
+        raise type(error)(f"{error} (or choose features={' or '.join(others)})") from None
 
 
 def _automatic(data: DataConfig) -> str:
@@ -74,5 +75,7 @@ def _automatic(data: DataConfig) -> str:
     return "classifier" if manifest.labels.kind != "none" else "inception"
 
 
-def _others(chosen: str) -> list[str]:
-    return [name for name in ("classifier", "inception") if name != chosen]
+def _others(data: DataConfig, chosen: str) -> list[str]:
+    """What else could judge this data, if the user says so."""
+    possible = ["inception"] if whole(data).labels.kind == "none" else ["classifier", "inception"]
+    return [name for name in possible if name != chosen]
