@@ -21,7 +21,7 @@ def add(parser: argparse.ArgumentParser) -> None:
         "--condition",
         metavar="WHAT",
         help="of a conditional run: classes (names or numbers with commas, or all); attributes "
-        "(Smiling,Male=0; those not named are 0); an image or a folder of images, which are "
+        "(Smiling,Eyeglasses=0; those not named are 0); an image or a folder of images, which are "
         "cropped and resized as in preparation",
     )
     parser.add_argument(
