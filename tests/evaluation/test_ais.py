@@ -11,7 +11,15 @@ import torch
 from torch import Tensor
 
 from vmcmc_dist.errors import DivergenceError
-from vmcmc_dist.evaluation.ais import Bridge, Estimate, anneal, estimate, explore, schedule
+from vmcmc_dist.evaluation.ais import (
+    Bridge,
+    Estimate,
+    anneal,
+    estimate,
+    explore,
+    explore_down,
+    schedule,
+)
 from vmcmc_dist.evaluation.ais_parts import grid_samples
 from vmcmc_dist.evaluation.ais_start import GaussianStart, Start, UniformStart, fit_gaussian, fold
 from vmcmc_dist.evaluation.quadrature import Grid, log_z, with_reference
@@ -241,6 +249,17 @@ def test_schedules_rise_from_zero_to_one() -> None:
     assert schedule(pilot, 4, "linear")[0].tolist() == [0, 0.25, 0.5, 0.75, 1]
     assert (schedule(pilot, 57, "adaptive")[0][:29] < 0.5).all()  # dense where the slope spreads
     assert pilot.step_sizes[-1] < pilot.step_sizes[1]
+
+
+def test_step_sizes_from_above_are_those_from_below_where_chains_mix() -> None:
+    case = gaussian(4)
+    bridge = Bridge(case.start, case.energy)
+    up = explore(bridge, 64, Noise(0))
+    down = explore_down(bridge, up, case.sample(64, Noise(1)), Noise(2))
+    assert torch.equal(down.betas, up.betas)
+    ratio = (down.step_sizes / up.step_sizes)[10:]
+    assert ((ratio > 0.7) & (ratio < 1.4)).all()
+    assert not torch.equal(down.step_sizes, up.step_sizes)
 
 
 def test_estimates_of_given_weights() -> None:

@@ -23,7 +23,7 @@ from vmcmc_dist.models import Condition, build_energy, build_vae
 from vmcmc_dist.trained import Trained
 
 LEVELS = dict(levels=100, n=50)
-FEW = dict(levels=10, chains=4, burn=2, n=20, importance=3)
+FEW = dict(levels=10, chains=4, burn=2, longer=2, n=20, importance=3)
 ModelOf, JobOf = Callable[..., Trained], Callable[..., Job]
 
 

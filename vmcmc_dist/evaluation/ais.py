@@ -21,7 +21,7 @@ Sources: Neal 2001 (AIS); Grosse et al. 2015, arXiv:1511.02543 (bounds from both
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -178,17 +178,10 @@ def explore(
     spread = [_robust_std(ends.slope)]
     first = min(0.1, max(1e-9, 0.1 / max(spread[0], 1e-9)))
     betas = [first ** (1 - j / (knots - 2)) for j in range(knots - 1)]
-    width = float(ends.y.std())
-    log_size, sizes = math.log(width * ends.y[0].numel() ** (-1 / 6)), []
-    for j, beta in enumerate(betas):
-        kept = []
-        for step in range(moves * (4 if j == 0 else 1)):
-            ends, alpha = move(bridge, ends, beta, math.exp(log_size), noise)
-            gain = 1.0 if step < moves // 2 else 0.4
-            log_size = min(log_size + gain * (float(alpha) - TARGET), math.log(10 * width))
-            kept.append(log_size)
-        sizes.append(math.exp(sum(kept[-(moves // 2) :]) / (moves // 2)))
-        spread.append(_robust_std(ends.slope))
+    sizes = []
+    for _, size, state in _tuned(bridge, ends, betas, moves, noise):
+        sizes.append(size)
+        spread.append(_robust_std(state.slope))
         if tick is not None:
             tick()
     values = ([0.0, *betas], [sizes[0], *sizes], spread)
@@ -196,6 +189,35 @@ def explore(
     if not all(value.isfinite().all() for value in pilot):
         raise DivergenceError("annealed importance sampling: an energy is not finite in its pilot")
     return pilot
+
+
+@torch.no_grad()
+def explore_down(
+    bridge: Bridge, pilot: Pilot, x: Tensor, noise: Noise, *, moves: int = 12
+) -> Pilot:
+    """``pilot`` with the step sizes of chains that go down its knots from samples x [B, …] of the
+    model, for :func:`anneal` in that direction. Either bound holds with any step sizes; where
+    pilots from above and below meet other landscapes, each needs its own to move at all."""
+    betas = pilot.betas.flip(0).tolist()[:-1]
+    sizes = [size for _, size, _ in _tuned(bridge, bridge.ends(x), betas, moves, noise)]
+    found = torch.tensor([sizes[-1], *reversed(sizes)], dtype=torch.float64)
+    return pilot._replace(step_sizes=found)
+
+
+def _tuned(
+    bridge: Bridge, ends: Ends, betas: list[float], moves: int, noise: Noise
+) -> Iterator[tuple[float, float, Ends]]:
+    """(β, step size, state) after ``moves`` steps at each β, 4 times as many at the first."""
+    width = float(ends.y.std())
+    log_size = math.log(width * ends.y[0].numel() ** (-1 / 6))
+    for j, beta in enumerate(betas):
+        kept = []
+        for step in range(moves * (4 if j == 0 else 1)):
+            ends, alpha = move(bridge, ends, beta, math.exp(log_size), noise)
+            gain = 1.0 if step < moves * (3 if j == 0 else 1) // 2 else 0.4
+            log_size = min(log_size + gain * (float(alpha) - TARGET), math.log(10 * width))
+            kept.append(log_size)
+        yield beta, math.exp(sum(kept[-(moves // 2) :]) / (moves // 2)), ends
 
 
 def _robust_std(values: Tensor) -> float:
@@ -225,12 +247,17 @@ def schedule(pilot: Pilot, k: int, spacing: Spacing = "adaptive") -> tuple[Tenso
     else:
         betas = u
     betas[0], betas[-1] = 0.0, 1.0
+    return betas, step_sizes_at(pilot, betas)
+
+
+def step_sizes_at(pilot: Pilot, betas: Tensor) -> Tensor:
+    """The pilot's step sizes between its knots, linear in log δ against log β."""
     logs = _interpolate(
         betas.clamp_min(float(pilot.betas[1])).log(),
         pilot.betas[1:].log(),
         pilot.step_sizes[1:].log(),
     )
-    return betas, logs.exp()
+    return logs.exp()
 
 
 def _interpolate(x: Tensor, knots: Tensor, values: Tensor) -> Tensor:

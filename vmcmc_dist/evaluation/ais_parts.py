@@ -13,7 +13,15 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from vmcmc_dist.evaluation.ais import Bridge, Pilot, anneal, explore, schedule
+from vmcmc_dist.evaluation.ais import (
+    Bridge,
+    Pilot,
+    anneal,
+    explore,
+    explore_down,
+    schedule,
+    step_sizes_at,
+)
 from vmcmc_dist.evaluation.job import Job
 from vmcmc_dist.evaluation.quadrature import Function, Grid
 from vmcmc_dist.langevin import Noise, stream_seed
@@ -39,6 +47,7 @@ class Ladder:
     chains: int
     plane: bool = False
     pilot: Pilot = field(init=False)
+    down: Pilot = field(init=False)
     done: int = field(init=False, default=0)
 
     def __post_init__(self) -> None:
@@ -50,7 +59,7 @@ class Ladder:
             return explore(self.bridge, count, noise, knots=KNOTS, tick=self._tick())._asdict()
 
         self.pilot = Pilot(**self.job.part("pilot", pilot))
-        self.done = KNOTS
+        self.down, self.done = self.pilot, KNOTS
 
     @property
     def lengths(self) -> list[int]:
@@ -81,15 +90,25 @@ class Ladder:
 
     def descend(self, k: int, samples: Tensor) -> Climbed:
         """From samples of the model to p_0."""
-        betas, sizes = schedule(self.pilot, k, self.job.settings.spacing)
+        betas, _ = schedule(self.pilot, k, self.job.settings.spacing)
+        sizes = step_sizes_at(self.down, betas)
         return self._walk(
             "reverse", betas.flip(0), sizes.flip(0), list(samples.split(self.batches))
         )[1]
 
     def burnt(self, samples: Tensor) -> Tensor:
-        """``burn`` adjusted steps at β = 1 from x [N, …]."""
+        """``burn`` adjusted steps at β = 1 from x [N, …], with step sizes found from there, as
+        the way down has them."""
+        seed = self._seed("pilot down")
+
+        def pilot() -> dict[str, Tensor]:
+            device = self.job.model.device
+            some = samples[:64].to(device)
+            return explore_down(self.bridge, self.pilot, some, Noise(seed, device))._asdict()
+
+        self.down = Pilot(**self.job.part("pilot-down", pilot))
         betas = torch.ones(self.job.settings.burn + 1, dtype=torch.float64)
-        sizes = betas * self.pilot.step_sizes[-1]
+        sizes = betas * self.down.step_sizes[-1]
         return self._walk("burn", betas, sizes, list(samples.split(self.batches)))[0]
 
     def _walk(
