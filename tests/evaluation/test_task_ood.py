@@ -40,7 +40,7 @@ def test_an_energy_of_brightness_ranks_as_it_must(small_model, job_of) -> None:
     for name in ("shuffled", "upside_down", "rotated"):  # the same pixels elsewhere
         assert figures[f"auroc_energy_{name}"] == pytest.approx(0.5, abs=0.01)
     json.dumps(figures, allow_nan=False)
-    assert [path.name for path in result.pictures] == ["sets.png", "ood.png"]
+    assert [path.name for path in result.pictures] == ["sets.png", "ood.png", "table.png"]
     assert all(path.stat().st_size > 5000 for path in result.pictures)
 
 

@@ -23,6 +23,7 @@ LABELS = {
     "rotated": "rotated by 90°",
     "inverted": "inverted",
 }
+TITLES = {"auroc": "AUROC", "aupr_in": "AUPR in", "aupr_out": "AUPR out"}
 PANELS = {"energy": "energy U (low = data)", "elbo": "VAE's bound on log p(x)  [nats]"}
 STYLES = {"energy": (BLUE, "-", "o"), "elbo": (ORANGE, "--", "s"), "typicality": (GREEN, ":", "^")}
 
@@ -90,6 +91,39 @@ def _draw_pair(axis: Any, inside: np.ndarray, outside: np.ndarray, bins: int = 5
     axis.set_yticks([])
     axis.tick_params(labelsize=8)
     axis.spines[["top", "right", "left"]].set_visible(False)
+
+
+def save_ood_table(path: Path, figures: Mapping[str, Any], caption: str) -> Path:
+    """AUROC and both AUPRs of every score against every set; what is below chance in orange."""
+    names = [key[len("auroc_energy_") :] for key in figures if key.startswith("auroc_energy_")]
+    names = [name for name in names if not name.endswith("_by_checkpoint")]
+    columns = [(kind, metric) for kind in STYLES for metric in TITLES]
+    values = [[figures[f"{metric}_{kind}_{name}"] for kind, metric in columns] for name in names]
+    figure = new_figure(11, 1.3 + 0.3 * len(names))
+    axis = figure.subplots()
+    axis.set_axis_off()
+    table = axis.table(
+        [[f"{value:.3f}" for value in row] for row in values],
+        rowLabels=[label(name) for name in names],
+        colLabels=[f"{kind}\n{TITLES[metric]}" for kind, metric in columns],
+        bbox=[0, 0, 1, 1],
+    )
+    table.auto_set_font_size(False)
+    table.set_fontsize(9)
+    for (row, column), cell in table.get_celld().items():
+        cell.set_edgecolor("#d6dae0")
+        if row == 0:
+            cell.set_height(2 * cell.get_height())
+        elif column >= 0 and columns[column][1] == "auroc":
+            cell.set_facecolor("#eef3f8")
+            if values[row - 1][column] < 0.5:
+                cell.set_text_props(color=ORANGE, weight="bold")
+    figure.supxlabel(
+        f"{caption} · AUPR in: the data are the positives, out: the other set; orange: below "
+        "chance (AUROC 0.5)",
+        fontsize=8.5, color=GREY,
+    )  # fmt: skip
+    return _save(figure, path)
 
 
 def save_checkpoint_curves(path: Path, by_checkpoint: Mapping[int, Mapping[str, float]]) -> Path:

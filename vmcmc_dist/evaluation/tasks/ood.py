@@ -29,6 +29,7 @@ from vmcmc_dist.evaluation.job import Job, Result, TaskSettings
 from vmcmc_dist.evaluation.ood_picture import (
     save_checkpoint_curves,
     save_ood_picture,
+    save_ood_table,
     save_set_examples,
 )
 from vmcmc_dist.evaluation.ood_sets import other_data, other_sets, set_name
@@ -88,6 +89,7 @@ def run(job: Job[Settings]) -> Result:
     pictures = [
         save_set_examples(job.folder / "sets.png", sets),
         save_ood_picture(job.folder / "ood.png", here, figures, caption(job)),
+        save_ood_table(job.folder / "table.png", figures, caption(job)),
     ]
     if len(by_checkpoint) > 1:
         figures["checkpoints"] = list(by_checkpoint)
