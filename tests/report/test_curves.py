@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import time
 from pathlib import Path
 
 import pytest
@@ -37,6 +38,25 @@ def test_several_runs_show_one_figure_a_panel(make_run) -> None:
     assert {line.label for line in found["Energies: refined"].lines} == {"a", "b"}
     assert [line.run for line in found["Energy gap"].lines] == [0, 1]
     assert all(len(panel.panel.keys) == 1 for panel in found.values())
+
+
+def test_the_spread_of_samples_is_not_mixed_with_that_of_batches(make_run) -> None:
+    folder = make_run()  # its sample records have a spread of their own
+    add(folder, {"kind": "train", "images": 3100, "spread": 0.7})
+    (line,) = panels(folder)["Spread of samples"].lines
+    assert line.images == [3100] and line.values == [0.7]
+
+
+def test_many_records_are_read_in_a_moment(make_run) -> None:
+    folder = make_run()
+    add(folder, *({"kind": "train", "images": i, "gap": 1.0} for i in range(4000, 24_000)))
+    add(
+        folder,
+        *({"kind": "train", "images": i, "time": {"seconds": i}} for i in range(4000, 24_000)),
+    )
+    started = time.process_time()
+    curve_tabs([read_run(folder)])
+    assert time.process_time() - started < 8
 
 
 def test_panels_without_a_value_are_not_there(make_run) -> None:

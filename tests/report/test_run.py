@@ -83,7 +83,6 @@ def test_what_is_no_run_is_an_error_that_says_so(tmp_path: Path, kind: str) -> N
     [
         ("config.yaml", "a: [1"),
         ("config.yaml", "- a\n- b"),
-        ("config.yaml", "!!python/object/apply:os.system ['true']"),
         ("environment.json", "{"),
         ("environment.json", "[]"),
     ],
@@ -93,6 +92,15 @@ def test_a_damaged_file_is_an_error_with_its_name(make_run, name: str, content: 
     (folder / name).write_text(content)
     with pytest.raises(DataError, match=f"{name} is damaged"):
         read_run(folder)
+
+
+def test_a_config_cannot_run_code(make_run, tmp_path: Path) -> None:
+    folder = make_run()
+    made = tmp_path / "made-by-yaml"
+    (folder / "config.yaml").write_text(f"a: !!python/object/apply:os.mkdir ['{made}']")
+    with pytest.raises(DataError, match="config.yaml is damaged"):
+        read_run(folder)
+    assert not made.exists()
 
 
 def test_runs_of_one_name_are_told_apart(make_run) -> None:

@@ -99,8 +99,8 @@ class Clock:
 
     def __init__(self, run: Run):
         timed = [r for r in run.of_kind("train") if "seconds" in r.get("time", {})]
-        self.images = [0, *(record["images"] for record in timed)]
-        self.seconds = [0.0, *(record["time"]["seconds"] for record in timed)]
+        self.images = np.array([0, *(record["images"] for record in timed)])
+        self.seconds = np.array([0.0, *(record["time"]["seconds"] for record in timed)])
 
     def minutes(self, images: float) -> float:
         return float(np.interp(images, self.images, self.seconds)) / 60
