@@ -41,8 +41,10 @@ else
 endif
 
 browser: ## a headless browser for the tests of `vmcmc report`, where root and apt are there
-	@if command -v chromium-headless-shell chromium google-chrome > /dev/null; then :; \
-	elif [ "$$(id -u)" = 0 ] && command -v apt-get > /dev/null; then \
+	@for name in chromium-headless-shell chromium chromium-browser google-chrome; do \
+	  command -v $$name > /dev/null && exit 0; \
+	done; \
+	if [ "$$(id -u)" = 0 ] && command -v apt-get > /dev/null; then \
 	  get='apt-get install --yes --quiet --no-install-recommends chromium-headless-shell'; \
 	  $$get > /dev/null || { apt-get update --quiet > /dev/null && $$get > /dev/null; } \
 	    || echo "apt has no chromium-headless-shell: the browser's tests will be skipped"; \
