@@ -210,8 +210,8 @@ def test_the_task_writes_pictures_and_finite_figures(small_model, job_of) -> Non
     best = max(result.figures[f"psnr_{way}_left"] for way in task.THREE)
     expected = result.figures["psnr_latent_clamped_left"] - best
     assert result.figures["gain_left"] == pytest.approx(expected)
-    assert [p.name for p in result.pictures] == ["left.png", "free_form.png"]
-    with Image.open(result.pictures[0]) as picture:
+    assert [p.name for p in result.pictures] == ["psnr.png", "left.png", "free_form.png"]
+    with Image.open(result.pictures[1]) as picture:
         assert picture.width > 9 * 84 and picture.height > 6 * 84
 
 

@@ -36,6 +36,7 @@ from vmcmc_dist.evaluation.inpainting import (
     reconstruct,
     refine,
 )
+from vmcmc_dist.evaluation.inpainting_picture import save_table
 from vmcmc_dist.evaluation.job import Job, Result, TaskSettings
 from vmcmc_dist.evaluation.pictures import caption_line, save_chain_strips
 from vmcmc_dist.evaluation.quality import WINDOW, psnr, ssim
@@ -102,7 +103,8 @@ def run(job: Job[Settings]) -> Result:
         figures |= gain(kind, {way: db for way, (db, _) in scores.items()})
         pictures.append(draw(job, kind, x, where, filled))
     figures |= {name: torch.cat(parts).nanmean().item() for name, parts in by_way.items()}
-    return Result(figures | {"ways": list(scores)}, pictures, note=NOTE)
+    table = save_table(job.folder / "psnr.png", figures, list(scores), list(hidden), caption(job))
+    return Result(figures | {"ways": list(scores)}, [table, *pictures], note=NOTE)
 
 
 NOTE = (
@@ -199,12 +201,17 @@ def draw(
     job: Job[Settings], kind: str, x: Tensor, hidden: Tensor, filled: dict[str, Tensor]
 ) -> Path:
     """truth | masked | one column per way."""
-    model = job.model
     columns = {"truth": x, "masked": Masked.of(x, hidden).visible, **filled}
     return save_chain_strips(
         job.folder / f"{kind}.png",
         [images[:SHOWN] for images in columns.values()],
         [LABELS.get(way, way) for way in columns],
         title=f"Inpainting · {kind}",
-        caption=caption_line(model.config.name, model.images, job.steps, "held-out images"),
+        caption=caption(job),
     )
+
+
+def caption(job: Job[Settings]) -> str:
+    """The line under a picture."""
+    model = job.model
+    return caption_line(model.config.name, model.images, job.steps, "held-out images")
