@@ -99,6 +99,7 @@ def _draw_curve(axis: Any, temperatures: list[float], bits: list[float]) -> None
     axis.set_xscale("log")
     if min(bits) > 0:
         axis.set_yscale("log")
+    axis.minorticks_off()
     axis.set_xlabel("temperature T of exp(−U/T)")
     axis.set_ylabel("bits per dimension")
     axis.set_title("likelihood at other temperatures", fontsize=10)
