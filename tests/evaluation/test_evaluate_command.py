@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import signal
@@ -285,4 +284,4 @@ def test_memory_does_not_grow_with_the_samples(pictures: Path) -> None:
         )
         assert done.returncode == 0, done.stderr
         peaks[n] = int(done.stdout.splitlines()[-1]) / 1024
-    assert json.dumps(peaks) and peaks[5000] < peaks[500] + 20, peaks  # MiB; the images: 17 MiB
+    assert peaks[5000] < peaks[500] + 12, peaks  # MiB; the samples alone are 2 × 13

@@ -68,7 +68,7 @@ def build_parser(words: Sequence[str]) -> argparse.ArgumentParser:
 HELP = {
     "train": "train a run, or go on with it",
     "sample": "draw samples from a run",
-    "evaluate": "judge a run's samples by a classifier",
+    "evaluate": "evaluate a run: samples and scores, and every task of the paper",
     "report": "write one HTML page of a run or several",
     "classifier": "train the classifier that judges samples",
     "data": "prepare, inspect or convert data",

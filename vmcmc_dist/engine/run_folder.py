@@ -7,6 +7,7 @@ runs/NAME/
     samples/            grids: proposals left, refined samples right
     checkpoints/        the last k and the best
     tensorboard/        events
+    evaluation/         records.jsonl: figures of the tasks; TASK/: their pictures and files
     log.txt             everything that Ray, DeepSpeed and torch have to say
 """
 

@@ -223,7 +223,8 @@ class Chunks:
         )
         kept: dict[str, Tensor] = {}
         for kind, x in zip(KINDS, (refined, proposals), strict=True):
-            kept[kind] = x[: max(0, SHOWN - first)] if self.images else x
+            shown = max(0, SHOWN - first) if self.images else count
+            kept[kind] = x[:shown].clone()  # a view would keep all of x
             if self.net is not None:
                 features, logits = self.net(x)
                 kept[f"features_{kind}"] = features
