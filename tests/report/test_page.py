@@ -12,7 +12,7 @@ import pytest
 from vmcmc_dist.cli import main
 from vmcmc_dist.errors import DataError, ResourceError
 from vmcmc_dist.report.cost import cost_rows
-from vmcmc_dist.report.page import commands, config_rows, embedded, write_report
+from vmcmc_dist.report.page import commands, config_rows, embedded, headline, write_report
 from vmcmc_dist.report.run import read_run, read_runs
 
 HOSTILE = "<script>alert('x')</script>\"'&</title>"
@@ -111,6 +111,16 @@ def test_pictures_that_cannot_be_read_are_said(make_run, tmp_path: Path) -> None
     report = write_report([folder], tmp_path / "page.html")
     assert len(report.notes) == 1 and "000002000.png" in report.notes[0]
     assert "000002000.png cannot be read as a picture" in report.path.read_text()
+
+
+def test_the_headline_marks_a_biased_distance(make_run) -> None:
+    record = {"task": "synthesis", "figures": {"fd_x_refined": 4.0, "fd_x_real": 0.5}}
+    for n, text in ((1000, "4 †"), (50_000, "4")):
+        facts = headline(read_run(make_run(evaluations=[record | {"n": n}])))
+        assert [short for what, short, _ in facts if what == "fd_x"] == [text]
+    assert ("images seen", "3 k", "3,000") in facts
+    assert ("training", "5.0 min", "300.0 s") in facts
+    assert ("commit", "01234567+", "0123456789abcdef0123456789abcdef01234567+") in facts
 
 
 def test_what_differs_between_configs(make_run) -> None:

@@ -174,7 +174,10 @@ def headline(run: Run) -> list[tuple[str, str, str]]:
     for name, value in numbers.figures_of(judged).items():
         stem, side = numbers.stem_and_side(name)
         if side == "refined" and stem.startswith(("fd_", "fid")):
-            facts.append((stem, wording.rounded(value), f"{value}, refined, n {judged.get('n')}"))
+            found = numbers.number(name, value, judged)
+            biased = (" †", ", biased: fewer than 50,000 samples") if found.biased else ("", "")
+            full = f"{found.full}, refined, n {judged.get('n')}{biased[1]}"
+            facts.append((stem, found.text + biased[0], full))
     commit = run.environment.get("commit")
     if commit:
         facts.append(("commit", _short_commit(commit), str(commit)))
