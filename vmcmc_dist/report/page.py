@@ -7,7 +7,6 @@ import contextlib
 import hashlib
 import json
 import os
-import shlex
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
@@ -17,12 +16,12 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from vmcmc_dist.config import Config, walk
 from vmcmc_dist.errors import ResourceError
 from vmcmc_dist.evaluation.tasks import TASKS
 from vmcmc_dist.report import numbers, wording
 from vmcmc_dist.report.cost import cost_rows
 from vmcmc_dist.report.curves import Clock, Drawn, Line, curve_tabs, events
+from vmcmc_dist.report.origin import commands, config_rows, resume
 from vmcmc_dist.report.pictures import (
     Picture,
     PictureBook,
@@ -229,43 +228,6 @@ def gallery(
     return {task: columns for task, columns in shown.items() if any(columns)}
 
 
-def config_rows(runs: Sequence[Run], *, differing: bool) -> list[tuple[str, str, list[str]]]:
-    """(key, its meaning, the value in each run with a config); all keys, or those that differ."""
-    runs = [run for run in runs if run.config]
-    meaning = {key: field.metadata.get("help", "") for key, field, _ in walk(Config())}
-    rows = []
-    for key in dict.fromkeys(key for run in runs for key in run.config):
-        values = [_yaml(run.config[key]) if key in run.config else "–" for run in runs]
-        if not differing or len(set(values)) > 1:
-            rows.append((key, meaning.get(key, ""), values))
-    return rows
-
-
-def commands(run: Run) -> list[str]:
-    """The commands that make the run and its newest records again, a line each."""
-    commit = str(run.environment.get("commit") or "").rstrip("+")
-    lines = [f"git checkout {shlex.quote(commit)}"] if commit else []
-    lines.append(resume(run))
-    newest = {record["task"]: record for record in run.evaluations if "task" in record}
-    for task, record in newest.items():
-        words = ["vmcmc", "evaluate", str(run.path), "--task", str(task)]
-        if "images" in record:
-            words += ["--checkpoint", str(record["images"])]
-        if record.get("ema") is False:
-            words.append("--no-ema")
-        settings = record.get("settings")
-        for key, value in (settings if isinstance(settings, dict) else {}).items():
-            words.append(f"{key}={_yaml(value)}")
-        lines.append(shlex.join(words))
-    return [*lines, shlex.join(["vmcmc", "report", str(run.path)])]
-
-
-def resume(run: Run) -> str:
-    """The command that trains the run, or goes on with it."""
-    command = run.environment.get("command")
-    return str(command) if command else shlex.join(["vmcmc", "train", f"{run.path}/config.yaml"])
-
-
 @cache
 def template():
     """The compiled template; whatever is put into it is escaped."""
@@ -297,11 +259,6 @@ def embedded(value: Any) -> str:
     for sign in "<>&\u2028\u2029":
         text = text.replace(sign, f"\\u{ord(sign):04x}")
     return text
-
-
-def _yaml(value: Any) -> str:
-    """A value as it is written behind ``key=``."""
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
 def _compact(images: int) -> str:
