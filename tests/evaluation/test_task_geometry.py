@@ -134,6 +134,14 @@ def test_an_interrupted_walk_ends_as_an_uninterrupted_one(model, job_of) -> None
     assert [path.name for path in job.parts.iterdir()] == ["walk-0-2.safetensors"]
     job.progress = lambda *_: None
     assert geometry.run(job).figures == whole
+    straight = Projection(
+        model.config, model.energy_net, model.vae, images=320, repeats=2, lr_scale=0.03,
+        particles=256,
+    )  # fmt: skip
+    for k in range(4):
+        straight.iterate(measured=k % 2 == 1)
+    assert whole["kl_data_model"] == [h.divergences.data_model for h in straight.halves]
+    assert whole["kl_revised_model"] == [h.divergences.revised_model for h in straight.halves]
 
 
 def test_an_infinite_divergence_is_said_as_none(model) -> None:
