@@ -151,6 +151,8 @@ def test_an_infinite_divergence_is_said_as_none(model) -> None:
     ]
     assert geometry.changes(halves, "model_sampler") == {"energy": -1.0, "vae": -1.0}
     assert geometry.changes(halves, "data_model") == {}
+    far = [*halves, geometry.HalfStep(7.0, "vae", Divergences(0, 1.0, 1.0, 99.0, 0.5, 0.0, 0.0))]
+    assert geometry.changes(far, "model_sampler")["vae"] == -1.0  # a gap is no half
     table = geometry.rows(halves)
     assert geometry.half_steps(table) == halves
 
