@@ -238,6 +238,7 @@ def test_resnet56_classifies_cifar10_and_its_distance_grows_with_noise(shared_da
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 @pytest.mark.parametrize(("depth", "least"), [(20, 0.915), (56, 0.93)])
 def test_resnets_on_all_test_images(shared_data, depth, least):
     x, y = cifar_test(shared_data / "cifar10")
