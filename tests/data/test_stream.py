@@ -263,7 +263,10 @@ def test_ctrl_c_does_not_hang(make_shards):
     base = make_shards([6, 6]).base
     command = [sys.executable, "-c", INTERRUPTED, base]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
-        assert process.stdout is not None and process.stdout.readline() == b"ready\n"
-        process.send_signal(signal.SIGINT)
-        _, errors = process.communicate(timeout=20)
+        try:
+            assert process.stdout is not None and process.stdout.readline() == b"ready\n"
+            process.send_signal(signal.SIGINT)
+            _, errors = process.communicate(timeout=20)
+        finally:
+            process.kill()  # started where Ctrl-C is ignored, it would go on for ever
     assert b"KeyboardInterrupt" in errors and process.returncode != 0
