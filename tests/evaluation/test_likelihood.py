@@ -176,3 +176,14 @@ def test_samples_of_a_grid_have_the_densitys_moments() -> None:
     )
     torch.testing.assert_close(x.mean(0), mean, atol=0.015, rtol=0)
     torch.testing.assert_close(x.std(0), std, atol=0.01, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("gap", "error", "holds"),
+    [(3.0, 1.0, True), (-0.01, 0.005, True), (-0.04, 0.005, False), (-11_510.0, 4_980.0, False)],
+)
+def test_bounds_that_cross_by_more_than_chance_are_none(
+    gap: float, error: float, holds: bool
+) -> None:
+    found = {"log_z_gap": gap, "log_z_upper_se": error / 2, "log_z_lower_se": error / 2}
+    assert likelihood.upper_holds(found) == holds
