@@ -36,6 +36,12 @@ def png(image: np.ndarray) -> bytes:
 
 
 @pytest.fixture
+def grey_png() -> Callable[..., bytes]:
+    """(i, size=4) → the numbered grey image as PNG."""
+    return lambda i, size=4: png(numbered(i, size))
+
+
+@pytest.fixture
 def make_shards(tmp_path: Path) -> Callable[[Sequence[int]], Manifest]:
     """Shards of numbered 4x4 images with the given counts; labels are number % 10."""
 
@@ -47,6 +53,27 @@ def make_shards(tmp_path: Path) -> Callable[[Sequence[int]], Manifest]:
             with open(folder / f"{s:03d}.tar", "wb") as file, TarWriter(file, mtime=0) as tar:
                 for _ in range(count):
                     tar.write({"__key__": f"{row:05d}", "png": png(numbered(row)), "cls": row % 10})
+                    row += 1
+        return open_manifest(str(folder))
+
+    return make
+
+
+@pytest.fixture
+def pair_shards(tmp_path: Path) -> Callable[[list[int]], Manifest]:
+    """A WebDataset of pairs from elsewhere: input and target carry the same number."""
+
+    def make(counts: list[int]) -> Manifest:
+        folder = tmp_path / "pairs"
+        folder.mkdir()
+        row = 0
+        for s, count in enumerate(counts):
+            with open(folder / f"{s:03d}.tar", "wb") as file, TarWriter(file, mtime=0) as tar:
+                for _ in range(count):
+                    grey = numbered(row)
+                    colour = np.stack([grey, 255 - grey, grey], -1)
+                    members = {"input.png": png(grey), "target.png": png(colour), "cls": row % 3}
+                    tar.write({"__key__": f"{row:05d}", **members})
                     row += 1
         return open_manifest(str(folder))
 

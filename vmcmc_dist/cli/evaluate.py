@@ -29,7 +29,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--no-ema", action="store_true", help="the weights as trained, unaveraged")
     parser.add_argument("--again", action="store_true", help="also what is finished already")
     parser.add_argument(
-        "--workers", type=int, default=1, help="processes that share the work, by Ray (default 1)"
+        "--workers", type=int, default=1, help="processes that share synthesis, by Ray (default 1)"
     )
     parser.set_defaults(run=run)
     plain = parser.format_help  # the list is made only when help is printed
