@@ -186,3 +186,23 @@ def upload(local: Path, url: str) -> None:
     fs, inner = filesystem(url)
     with store_errors(url):
         fs.put_file(str(local), inner)
+
+
+def write_bytes(path: str, data: bytes) -> None:
+    """Write a small file, whole or not at all; raises DataError when refused."""
+    with store_errors(path):
+        if is_remote(path):
+            fs, inner = filesystem(path)
+            fs.pipe_file(inner, data)
+            return
+        target = Path(path).expanduser()
+        partial = target.with_name(f".{target.name}.{os.getpid()}")
+        partial.write_bytes(data)
+        partial.replace(target)
+
+
+def download(url: str, path: Path) -> None:
+    """Copy one s3:// object to a new local file; raises DataError when refused."""
+    fs, inner = filesystem(url)
+    with store_errors(url):
+        fs.get_file(inner, str(path))
