@@ -1,0 +1,129 @@
+"""The images that the data benchmarks read: real files where they are given, else drawn ones."""
+
+from __future__ import annotations
+
+import io
+import tarfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from vmcmc_dist.errors import ConfigError, DataError
+
+SIZES = ((64, 64), (256, 256), (481, 321))
+"""Width and height of the images measured."""
+
+QUALITY = 95
+DRAWN = 32
+ENDINGS = (".jpg", ".jpeg")
+
+
+@dataclass(frozen=True)
+class Jpegs:
+    """JPEGs of one size, all different, and what they are."""
+
+    width: int
+    height: int
+    files: tuple[bytes, ...]
+    origin: str
+
+    @property
+    def name(self) -> str:
+        return f"{self.width}x{self.height}"
+
+    @property
+    def mean_bytes(self) -> float:
+        return sum(map(len, self.files)) / len(self.files)
+
+    def __str__(self) -> str:
+        return (
+            f"{self.name}: {len(self.files)} {self.origin}, {self.mean_bytes / 1024:.1f} KiB each"
+        )
+
+
+def parse_size(text: str) -> tuple[int, int]:
+    """``481x321`` → (481, 321); raises ConfigError."""
+    width, _, height = text.partition("x")
+    if not (width.isdigit() and height.isdigit() and int(width) and int(height)):
+        raise ConfigError(f"{text!r} is no size; write WIDTHxHEIGHT, e.g. 256x256")
+    return int(width), int(height)
+
+
+def jpegs_of(width: int, height: int, roots: Sequence[Path] = (), limit: int = 1000) -> Jpegs:
+    """JPEGs of one size.
+
+    The colour JPEGs below ``roots`` (folders, or tars) that have this size, with their very bytes;
+    if there are none, the centres of the larger ones, coded anew; without roots, pictures drawn
+    with the spectrum of photos. Raises DataError if the roots hold none that large.
+    """
+    if not roots:
+        return Jpegs(width, height, tuple(_drawn(width, height)), "drawn JPEGs")
+    whole: list[bytes] = []
+    larger: list[bytes] = []
+    for data in _files(roots):
+        with Image.open(io.BytesIO(data)) as image:
+            if image.mode != "RGB":
+                continue
+            if image.size == (width, height):
+                whole.append(data)
+            elif image.width >= width and image.height >= height and len(larger) < limit:
+                larger.append(data)
+        if len(whole) >= limit:
+            break
+    if whole:
+        return Jpegs(width, height, tuple(whole), "JPEG files")
+    if not larger:
+        names = ", ".join(map(str, roots))
+        raise DataError(f"{names}: no colour JPEG of {width}x{height} or more there")
+    cropped = tuple(_centre(data, width, height) for data in larger)
+    return Jpegs(width, height, cropped, f"crops of JPEG files, quality {QUALITY}")
+
+
+def _files(roots: Sequence[Path]) -> Iterator[bytes]:
+    for root in roots:
+        if root.is_dir():
+            for path in sorted(root.rglob("*")):
+                if path.suffix.lower() in ENDINGS:
+                    yield path.read_bytes()
+            continue
+        try:
+            with tarfile.open(root, "r|*") as tar:
+                for member in tar:
+                    content = tar.extractfile(member)
+                    if content is not None and member.name.lower().endswith(ENDINGS):
+                        yield content.read()
+        except (tarfile.TarError, EOFError, OSError) as error:
+            raise DataError(f"{root}: not a folder or a whole tar of images ({error})") from None
+
+
+def _centre(data: bytes, width: int, height: int) -> bytes:
+    image = Image.open(io.BytesIO(data))
+    left, top = (image.width - width) // 2, (image.height - height) // 2
+    return _coded(image.crop((left, top, left + width, top + height)))
+
+
+def _coded(image: Image.Image) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=QUALITY)
+    return buffer.getvalue()
+
+
+def _drawn(width: int, height: int) -> Iterator[bytes]:
+    """Gaussian fields with amplitude f^-1.25, grey and colour, and a little grain."""
+    random = np.random.default_rng(0)
+    frequency = np.hypot(
+        np.fft.fftfreq(height)[:, None] * height, np.fft.rfftfreq(width)[None] * width
+    )
+    amplitude = np.maximum(frequency, 1) ** -1.25
+    for _ in range(DRAWN):
+        fields = []
+        for scale in (45.0, 12.0, 12.0, 12.0):
+            noise = np.fft.rfft2(random.standard_normal((height, width))) * amplitude
+            field = np.fft.irfft2(noise, (height, width))
+            fields.append(scale * (field - field.mean()) / field.std())
+        pixels = 118 + fields[0][..., None] + np.stack(fields[1:], -1)
+        pixels += random.normal(0, 1, pixels.shape)
+        yield _coded(Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8)))

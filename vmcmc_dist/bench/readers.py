@@ -1,0 +1,257 @@
+"""Readers of images, each in a process of its own, measured in turns.
+
+A reader that is not measured is stopped (SIGSTOP, its own processes too): it neither takes the
+cores from the one that is, nor fills its queues for the next turn, so each turn goes on in the
+steady state in which the last one ended.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import statistics
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+import vmcmc_dist
+from vmcmc_dist.errors import ResourceError
+
+SCRIPT = Path(__file__).with_name("reader_process.py")
+SKIPPED = 6
+"""Batches of each turn that are read before its clock starts."""
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A reader to be measured: its name in the table, and what its process is told."""
+
+    name: str
+    reader: str
+    workers: int
+    data: str
+    size: tuple[int, int]
+    batch: int = 64
+    decoder: str = "fast"
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    environment: Mapping[str, str] = field(default_factory=dict)
+    python: str = sys.executable
+
+    def config(self) -> str:
+        return json.dumps(
+            {
+                "reader": self.reader,
+                "workers": self.workers,
+                "data": self.data,
+                "size": self.size,
+                "batch": self.batch,
+                "decoder": self.decoder,
+                "settings": dict(self.settings),
+            }
+        )
+
+
+@dataclass
+class Readings:
+    """What was measured of one variant, turn by turn; the tables show medians.
+
+    first_s     seconds from opening the data set to its first batch, imports before that
+    images_s    images per second of the wall clock
+    cpu_s       CPU seconds per 1000 images, all processes of the reader
+    memory_mb   MiB (proportional set size, all its processes) over that after its imports
+    """
+
+    first_s: list[float] = field(default_factory=list)
+    images_s: list[float] = field(default_factory=list)
+    cpu_s: list[float] = field(default_factory=list)
+    memory_mb: list[float] = field(default_factory=list)
+
+    def medians(self) -> dict[str, float]:
+        return {
+            "images_s": statistics.median(self.images_s),
+            "first_s": statistics.median(self.first_s),
+            "cpu_s": statistics.median(self.cpu_s),
+            "memory_mb": max(self.memory_mb),
+        }
+
+
+class Reader:
+    """The process of one variant. Raises ResourceError if it fails, with its own last words."""
+
+    def __init__(self, variant: Variant, log: Path) -> None:
+        self.variant, self.log = variant, log
+        environment = {
+            **os.environ,
+            "OMP_NUM_THREADS": "1",
+            "WDS_SECURE": "1",
+            "PYTHONPATH": "",
+            "PYTHONUNBUFFERED": "1",
+            **variant.environment,
+        }
+        if variant.python == sys.executable:
+            environment["PYTHONPATH"] = str(Path(vmcmc_dist.__file__).parents[1])
+        with open(log, "ab") as errors:
+            self.process = subprocess.Popen(
+                [variant.python, str(SCRIPT), variant.config()],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                env=environment,
+                text=True,
+                start_new_session=True,
+            )
+        self._ps = psutil.Process(self.process.pid)
+        self._reply()
+        self._imported = self._pss()
+
+    def open(self) -> float:
+        """Seconds to the first batch, uint8 [B, 3, H, W]."""
+        found = self._ask(do="open")
+        width, height = self.variant.size
+        wanted = [self.variant.batch, 3, height, width]
+        if self.variant.reader != "memory" and found["shape"] != wanted:
+            raise ResourceError(f"{self.variant.name}: batches of {found['shape']}, not {wanted}")
+        return found["seconds"]
+
+    def read(self, batches: int) -> tuple[float, float]:
+        """Images per second over that many batches, and CPU seconds per 1000 images."""
+        self._ask(do="read", batches=SKIPPED)
+        before = self._cpu()
+        found = self._ask(do="read", batches=batches)
+        spent = self._cpu() - before
+        return found["images"] / found["seconds"], 1000 * spent / found["images"]
+
+    def memory(self) -> float:
+        """MiB over those of the interpreter with its imports."""
+        return (self._pss() - self._imported) / 2**20
+
+    def stop(self) -> None:
+        self._signal(signal.SIGSTOP)
+
+    def go_on(self) -> None:
+        self._signal(signal.SIGCONT)
+
+    def close(self) -> None:
+        """End the process and its children."""
+        self.go_on()
+        members = self._members()
+        if self.process.stdin is not None:
+            self.process.stdin.close()
+        try:
+            self.process.wait(timeout=10)
+        except subprocess.TimeoutExpired:
+            pass
+        for member in members:
+            try:
+                member.kill()
+            except psutil.NoSuchProcess:
+                continue
+        self.process.wait()
+        if self.process.stdout is not None:
+            self.process.stdout.close()
+
+    def _ask(self, **order: Any) -> dict[str, Any]:
+        assert self.process.stdin is not None
+        try:
+            self.process.stdin.write(json.dumps(order) + "\n")
+            self.process.stdin.flush()
+        except BrokenPipeError:
+            raise self._failed() from None
+        return self._reply()
+
+    def _reply(self) -> dict[str, Any]:
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        if not line:
+            raise self._failed()
+        return json.loads(line)
+
+    def _failed(self) -> ResourceError:
+        self.process.wait()
+        lines = self.log.read_text(errors="replace").strip().splitlines()
+        return ResourceError(f"{self.variant.name}: its process ended: {' / '.join(lines[-3:])}")
+
+    def _members(self) -> list[psutil.Process]:
+        try:
+            return [self._ps, *self._ps.children(recursive=True)]
+        except psutil.NoSuchProcess:
+            return []
+
+    def _signal(self, number: int) -> None:
+        for member in self._members():
+            try:
+                member.send_signal(number)
+            except psutil.NoSuchProcess:
+                continue
+
+    def _cpu(self) -> float:
+        """CPU seconds of all its processes, those that ended included."""
+        total = 0.0
+        for member in self._members():
+            try:
+                times = member.cpu_times()
+            except psutil.NoSuchProcess:
+                continue
+            total += times.user + times.system
+            total += times.children_user + times.children_system
+        return total
+
+    def _pss(self) -> int:
+        total = 0
+        for member in self._members():
+            try:
+                total += member.memory_full_info().pss
+            except psutil.NoSuchProcess:
+                continue
+        return total
+
+
+def measure(
+    variants: Sequence[Variant], *, rounds: int, seconds: float, starts: int, log: Path
+) -> list[Readings]:
+    """All variants in turns: ``starts`` opens each, then ``rounds`` rounds of ``seconds`` each.
+
+    Raises ResourceError if a reader fails.
+    """
+    readings = [Readings() for _ in variants]
+    with ExitStack() as stack:
+        readers: list[Reader] = []
+        for start in range(starts):
+            for variant, found in zip(variants, readings, strict=True):
+                reader = Reader(variant, log)
+                stack.callback(reader.close)
+                found.first_s.append(reader.open())
+                if start < starts - 1:
+                    reader.close()
+                else:
+                    reader.stop()
+                    readers.append(reader)
+        for round_ in range(rounds + 1):  # the first to warm up, and to learn how many batches
+            for reader, found in zip(readers, readings, strict=True):
+                reader.go_on()
+                wanted = 4
+                if found.images_s:
+                    wanted = max(4, round(seconds * found.images_s[-1] / reader.variant.batch))
+                rate, cpu = reader.read(wanted)
+                if round_ == 0:  # once more: the start may be slow
+                    rate, cpu = reader.read(max(4, int(seconds * rate / reader.variant.batch)))
+                found.images_s.append(rate)
+                found.cpu_s.append(cpu)
+                found.memory_mb.append(reader.memory())
+                reader.stop()
+        for found in readings:
+            del found.images_s[0], found.cpu_s[0]
+    return readings
+
+
+def ratios(of: Readings, to: Readings) -> float:
+    """Median over the rounds of the ratio of images per second."""
+    return statistics.median(a / b for a, b in zip(of.images_s, to.images_s, strict=True))
+

@@ -1,0 +1,196 @@
+"""What streaming costs over plain decoding: from local disk, from S3, and from the local cache."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from vmcmc_dist.bench.jpegs import SIZES, Jpegs, jpegs_of
+from vmcmc_dist.bench.readers import Reader, Readings, Variant, measure, ratios
+from vmcmc_dist.bench.shard_set import write_shards
+from vmcmc_dist.bench.store import Store, serving
+
+BASE = "decoding from memory"
+LOCAL, REMOTE, CACHED = "local disk", "S3", "S3, cache warm"
+TARGETS = {LOCAL: 0.10, REMOTE: 0.20}
+PATIENCE_S = 600  # readers are stopped between their turns, which is no stall of the store
+
+
+@dataclass(frozen=True)
+class StreamRow:
+    """One source at one size and number of threads; overhead = 1 − its rate / the base's rate."""
+
+    size: str
+    workers: int
+    source: str
+    images_s: float
+    overhead: float
+    cpu_overhead: float
+    first_s: float
+    cpu_s: float
+    memory_mb: float
+    server_cores: float | None
+
+
+@dataclass(frozen=True)
+class StreamBench:
+    """All rows of one run. ``str()`` is a markdown table."""
+
+    machine: str
+    latency_s: float
+    rounds: int
+    seconds: float
+    sets: list[str]
+    rows: list[StreamRow]
+
+    def __str__(self) -> str:
+        late = f"{1000 * self.latency_s:g} ms"
+        lines = [
+            f"{self.machine}; medians of {self.rounds} interleaved rounds of {self.seconds:g} s; "
+            f"S3: a server on loopback with {late} of added latency, in a process of its own",
+            *self.sets,
+            "",
+            "| images | threads | source | images/s | overhead | CPU s/1000 | first batch | memory "
+            "| server |",
+            "|---|---:|---|---:|---:|---:|---:|---:|---:|",
+        ]
+        for r in self.rows:
+            target = f" (target {TARGETS[r.source]:.0%})" if r.source in TARGETS else ""
+            over = "" if r.source == BASE else f"{r.overhead:+.1%}{target}"
+            server = "" if r.server_cores is None else f"{r.server_cores:.2f} cores"
+            lines.append(
+                f"| {r.size} | {r.workers} | {r.source} | {r.images_s:,.0f} | {over} "
+                f"| {r.cpu_s:.2f} ({r.cpu_overhead:+.0%}) | {1000 * r.first_s:.0f} ms "
+                f"| {r.memory_mb:.0f} MiB | {server} |"
+            )
+        return "\n".join(lines)
+
+
+def bench_stream(
+    sizes: Sequence[tuple[int, int]] = SIZES,
+    *,
+    roots: Sequence[Path] = (),
+    workers: Sequence[int] = (1, 2),
+    batch: int = 64,
+    mebibytes: int = 96,
+    rounds: int = 5,
+    seconds: float = 2.0,
+    starts: int = 3,
+    latency_s: float = 0.02,
+    settings: dict[str, Any] | None = None,
+    progress: Callable[[str], None] | None = None,
+) -> StreamBench:
+    """Time the stream of a training run against the decoder alone, on the same bytes.
+
+    For each size, ``mebibytes`` of JPEGs are written as 16 shards into a temporary folder. Every
+    source is read by a process of its own, in turns; ``settings`` are keys of data.* for ours.
+    """
+    rows: list[StreamRow] = []
+    sets = []
+    for width, height in sizes:
+        images = jpegs_of(width, height, roots)
+        with tempfile.TemporaryDirectory(prefix="vmcmc-stream-") as name, ExitStack() as stack:
+            folder = Path(name)
+            number = write_set(folder, images, mebibytes)
+            sets.append(f"{images}, {number:,} in all")
+            store = stack.enter_context(serving(folder, latency_s))
+            for threads in workers:
+                if progress is not None:
+                    progress(f"{images.name}, {threads} decode thread{'s' if threads > 1 else ''}")
+                rows += _measured(
+                    folder, store, images, threads, batch, settings or {}, rounds, seconds, starts
+                )
+    return StreamBench(machine(), latency_s, rounds, seconds, sets, rows)
+
+
+def write_set(folder: Path, images: Jpegs, mebibytes: int, shards: int = 16) -> int:
+    """Write the images as shards/ and as files/, the same bytes; returns their number."""
+    number = max(512, min(30_000, int(mebibytes * 2**20 / images.mean_bytes)))
+    write_shards(folder / "shards", images.files, number, shards)
+    (folder / "files").mkdir()
+    for i in range(number):
+        (folder / "files" / f"{i:08d}.jpg").write_bytes(images.files[i % len(images.files)])
+    return number
+
+
+def _measured(
+    folder: Path,
+    store: Store,
+    images: Jpegs,
+    threads: int,
+    batch: int,
+    settings: dict[str, Any],
+    rounds: int,
+    seconds: float,
+    starts: int,
+) -> list[StreamRow]:
+    size = (images.width, images.height)
+    local, remote = str(folder / "shards"), "s3://bench/shards"
+    common: dict[str, Any] = {"workers": threads, "size": size, "batch": batch}
+    patient = {"stall_s": PATIENCE_S, **settings}
+    away = {"environment": store.environment(), **common}
+    variants = [
+        Variant(BASE, "memory", data=str(folder / "files"), **common),
+        Variant(LOCAL, "ours", data=local, settings=settings, **common),
+        Variant(REMOTE, "ours", data=remote, settings=patient, **away),
+        *_cached(folder, remote, patient, away),
+    ]
+    server: dict[str, list[float]] = {}
+    found = measure(
+        variants,
+        rounds=rounds,
+        seconds=seconds,
+        starts=starts,
+        log=folder / "log.txt",
+        beside={REMOTE: store.cpu, CACHED: store.cpu},
+        busy=server,
+    )
+    base = found[0]
+    return [
+        _row(images.name, threads, variant.name, readings, base, server)
+        for variant, readings in zip(variants, found, strict=True)
+    ]
+
+
+def _cached(
+    folder: Path, remote: str, settings: dict[str, Any], common: dict[str, Any]
+) -> list[Variant]:
+    cached = {**settings, "cache_dir": str(folder / "cache")}
+    return [Variant(CACHED, "ours", data=remote, settings=cached, **common)]
+
+
+def _row(
+    size: str,
+    threads: int,
+    name: str,
+    of: Readings,
+    base: Readings,
+    server: dict[str, list[float]],
+) -> StreamRow:
+    medians, of_base = of.medians(), base.medians()
+    cores = server.get(name)
+    return StreamRow(
+        size,
+        threads,
+        name,
+        overhead=1 - ratios(of, base),
+        cpu_overhead=medians["cpu_s"] / of_base["cpu_s"] - 1,
+        server_cores=sorted(cores)[len(cores) // 2] if cores else None,
+        **medians,
+    )
+
+
+def machine() -> str:
+    """The processor and its cores."""
+    import torch
+
+    from vmcmc_dist.bench.clock import this_machine
+
+    found = this_machine(torch.device("cpu"))
+    return f"{found.processor}, {psutil.cpu_count()} cores"
