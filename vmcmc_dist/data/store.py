@@ -206,3 +206,13 @@ def download(url: str, path: Path) -> None:
     fs, inner = filesystem(url)
     with store_errors(url):
         fs.get_file(inner, str(path))
+
+
+def size(path: str) -> int:
+    """Bytes of one file."""
+    if not is_remote(path):
+        with store_errors(path):
+            return Path(path).expanduser().stat().st_size
+    fs, inner = filesystem(path)
+    with store_errors(path):
+        return int(fs.info(inner)["size"])
