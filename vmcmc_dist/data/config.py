@@ -91,7 +91,13 @@ class DataConfig:
     cache_mb: int = setting(
         1024, "decoded samples are kept in memory if all of them fit in this", unit="MiB", ge=0
     )
-    verify: bool = setting(True, "check each shard's sha256 when it is first read")
+    retry_s: float = setting(
+        120.0, "a read from S3 that fails is tried again for this long", unit="seconds", ge=0
+    )
+    stall_s: float = setting(
+        15.0, "a connection that brings nothing for this long is dropped", unit="seconds", gt=0
+    )
+    verify: bool = setting(True, "check each block's checksum when it is read")
     max_bad: float = setting(
         0.01, "share of undecodable images that is skipped before it is an error", ge=0, le=1
     )

@@ -18,7 +18,7 @@ from vmcmc_dist.data.manifest import Manifest
 from vmcmc_dist.data.order import EpochOrder, Reach, coin_flips
 from vmcmc_dist.data.prefetch import Prefetcher
 from vmcmc_dist.data.rows import Decoded, Rows
-from vmcmc_dist.data.storage.source import open_source_of_bytes
+from vmcmc_dist.data.storage.source import Source
 from vmcmc_dist.errors import ConfigError, DataError
 
 
@@ -78,8 +78,8 @@ class ShardStream:
         self.manifest = manifest
         self.batch_size = local_batch * world_size
         self.images = images
-        self._source = open_source_of_bytes(cfg)
-        batches = _Batches(manifest, cfg, self._source, seed, rank, world_size, local_batch, images)
+        self.source = Source(retry_s=cfg.retry_s, stall_s=cfg.stall_s)
+        batches = _Batches(manifest, cfg, self.source, seed, rank, world_size, local_batch, images)
         self.ledger, self._blocks = batches.ledger, batches.rows.blocks
         self._batches = Prefetcher(iter(batches), cfg.prefetch if cfg.workers else 0)
         self._finalizer = weakref.finalize(self, _stop, self._batches, batches.rows)

@@ -1,20 +1,27 @@
-"""Temporary."""
+"""Where a stream's bytes come from: ranged reads, behind a cache of this machine if there is one."""
 
 from __future__ import annotations
 
-from vmcmc_dist.data import store
-from vmcmc_dist.data.config import DataConfig
+from vmcmc_dist.data.storage.client import Stats
+from vmcmc_dist.data.storage.ranges import RangeReader
+from vmcmc_dist.data.storage.retry import RetryPolicy
 
 
-class _Local:
-    def size(self, url):
-        return store.size(url)
+class Source:
+    """What :class:`vmcmc_dist.data.blocks.Blocks` reads from; thread-safe."""
 
-    def read(self, url, start, length, *, fresh=False):
-        with store.open_file(url) as f, store.store_errors(url):
-            f.seek(start)
-            return f.read(length)
+    def __init__(self, *, retry_s: float, stall_s: float) -> None:
+        self.reader = RangeReader(RetryPolicy(seconds=retry_s), stall_s=stall_s)
 
+    @property
+    def stats(self) -> Stats:
+        """Of the store, since the start."""
+        return self.reader.stats
 
-def open_source_of_bytes(cfg: DataConfig):
-    return _Local()
+    def size(self, url: str) -> int:
+        """Bytes of the whole object, in the version that is read."""
+        return self.reader.size(url)
+
+    def read(self, url: str, start: int, length: int, *, fresh: bool = False) -> bytes:
+        """Bytes [start, start + length); ``fresh`` passes over the cache and renews it."""
+        return self.reader.read(url, start, length)
