@@ -46,6 +46,9 @@ def ours(config: dict[str, Any]) -> Opener:
     """Our stream as training uses it: shuffled, exact, resumable, checksums checked."""
     from vmcmc_dist.data import DataConfig, ShardStream, open_manifest
 
+    if config["data"].startswith("s3://"):
+        import s3fs  # noqa: F401  (else imported by the first read)
+
     settings = {"workers": config["workers"], "cache_mb": 0, **config["settings"]}
 
     def batches() -> Iterator[Any]:

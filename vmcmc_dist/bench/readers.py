@@ -13,7 +13,7 @@ import signal
 import statistics
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -66,12 +66,14 @@ class Readings:
     images_s    images per second of the wall clock
     cpu_s       CPU seconds per 1000 images, all processes of the reader
     memory_mb   MiB (proportional set size, all its processes) over that after its imports
+    beside      cores that a process beside it (an S3 server) was busy with meanwhile
     """
 
     first_s: list[float] = field(default_factory=list)
     images_s: list[float] = field(default_factory=list)
     cpu_s: list[float] = field(default_factory=list)
     memory_mb: list[float] = field(default_factory=list)
+    beside: list[float] = field(default_factory=list)
 
     def medians(self) -> dict[str, float]:
         return {
@@ -120,13 +122,14 @@ class Reader:
             raise ResourceError(f"{self.variant.name}: batches of {found['shape']}, not {wanted}")
         return found["seconds"]
 
-    def read(self, batches: int) -> tuple[float, float]:
-        """Images per second over that many batches, and CPU seconds per 1000 images."""
+    def read(self, batches: int, beside: Callable[[], float]) -> tuple[float, float, float]:
+        """Images per second over that many batches, CPU seconds per 1000 images, cores beside."""
         self._ask(do="read", batches=SKIPPED)
-        before = self._cpu()
+        before, others = self._cpu(), beside()
         found = self._ask(do="read", batches=batches)
-        spent = self._cpu() - before
-        return found["images"] / found["seconds"], 1000 * spent / found["images"]
+        spent, of_others = self._cpu() - before, beside() - others
+        seconds, images = found["seconds"], found["images"]
+        return images / seconds, 1000 * spent / images, of_others / seconds
 
     def memory(self) -> float:
         """MiB over those of the interpreter with its imports."""
@@ -214,11 +217,18 @@ class Reader:
 
 
 def measure(
-    variants: Sequence[Variant], *, rounds: int, seconds: float, starts: int, log: Path
+    variants: Sequence[Variant],
+    *,
+    rounds: int,
+    seconds: float,
+    starts: int,
+    log: Path,
+    beside: Callable[[], float] = lambda: 0.0,
 ) -> list[Readings]:
     """All variants in turns: ``starts`` opens each, then ``rounds`` rounds of ``seconds`` each.
 
-    Raises ResourceError if a reader fails.
+    ``beside`` tells the CPU seconds of a process beside them. Raises ResourceError if a reader
+    fails.
     """
     readings = [Readings() for _ in variants]
     with ExitStack() as stack:
@@ -233,25 +243,29 @@ def measure(
                 else:
                     reader.stop()
                     readers.append(reader)
-        for round_ in range(rounds + 1):  # the first to warm up, and to learn how many batches
-            for reader, found in zip(readers, readings, strict=True):
-                reader.go_on()
-                wanted = 4
-                if found.images_s:
-                    wanted = max(4, round(seconds * found.images_s[-1] / reader.variant.batch))
-                rate, cpu = reader.read(wanted)
-                if round_ == 0:  # once more: the start may be slow
-                    rate, cpu = reader.read(max(4, int(seconds * rate / reader.variant.batch)))
-                found.images_s.append(rate)
-                found.cpu_s.append(cpu)
-                found.memory_mb.append(reader.memory())
-                reader.stop()
-        for found in readings:
-            del found.images_s[0], found.cpu_s[0]
+        rates = [_turn(reader, None, 4, beside) for reader in readers]  # to warm up
+        for _ in range(rounds):
+            for i, (reader, found) in enumerate(zip(readers, readings, strict=True)):
+                batches = max(4, round(seconds * rates[i] / reader.variant.batch))
+                rates[i] = _turn(reader, found, batches, beside)
     return readings
 
 
-def ratios(of: Readings, to: Readings) -> float:
+def _turn(
+    reader: Reader, readings: Readings | None, batches: int, beside: Callable[[], float]
+) -> float:
+    """Let one reader go on for so many batches; returns its images per second."""
+    reader.go_on()
+    rate, cpu, others = reader.read(batches, beside)
+    if readings is not None:
+        readings.images_s.append(rate)
+        readings.cpu_s.append(cpu)
+        readings.memory_mb.append(reader.memory())
+        readings.beside.append(others)
+    reader.stop()
+    return rate
+
+
+def ratio(of: Readings, to: Readings) -> float:
     """Median over the rounds of the ratio of images per second."""
     return statistics.median(a / b for a, b in zip(of.images_s, to.images_s, strict=True))
-

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import statistics
 import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import psutil
 
 from vmcmc_dist.bench.jpegs import SIZES, Jpegs, jpegs_of
-from vmcmc_dist.bench.readers import Reader, Readings, Variant, measure, ratios
+from vmcmc_dist.bench.readers import Readings, Variant, measure, ratio
 from vmcmc_dist.bench.shard_set import write_shards
 from vmcmc_dist.bench.store import Store, serving
 
@@ -63,10 +64,11 @@ class StreamBench:
         for r in self.rows:
             target = f" (target {TARGETS[r.source]:.0%})" if r.source in TARGETS else ""
             over = "" if r.source == BASE else f"{r.overhead:+.1%}{target}"
+            first = "" if r.source == BASE else f"{1000 * r.first_s:.0f} ms"
             server = "" if r.server_cores is None else f"{r.server_cores:.2f} cores"
             lines.append(
                 f"| {r.size} | {r.workers} | {r.source} | {r.images_s:,.0f} | {over} "
-                f"| {r.cpu_s:.2f} ({r.cpu_overhead:+.0%}) | {1000 * r.first_s:.0f} ms "
+                f"| {r.cpu_s:.2f} ({r.cpu_overhead:+.0%}) | {first} "
                 f"| {r.memory_mb:.0f} MiB | {server} |"
             )
         return "\n".join(lines)
@@ -141,19 +143,16 @@ def _measured(
         Variant(REMOTE, "ours", data=remote, settings=patient, **away),
         *_cached(folder, remote, patient, away),
     ]
-    server: dict[str, list[float]] = {}
     found = measure(
         variants,
         rounds=rounds,
         seconds=seconds,
         starts=starts,
         log=folder / "log.txt",
-        beside={REMOTE: store.cpu, CACHED: store.cpu},
-        busy=server,
+        beside=store.cpu,
     )
-    base = found[0]
     return [
-        _row(images.name, threads, variant.name, readings, base, server)
+        _row(images.name, threads, variant.name, readings, found[0])
         for variant, readings in zip(variants, found, strict=True)
     ]
 
@@ -165,23 +164,15 @@ def _cached(
     return [Variant(CACHED, "ours", data=remote, settings=cached, **common)]
 
 
-def _row(
-    size: str,
-    threads: int,
-    name: str,
-    of: Readings,
-    base: Readings,
-    server: dict[str, list[float]],
-) -> StreamRow:
+def _row(size: str, threads: int, name: str, of: Readings, base: Readings) -> StreamRow:
     medians, of_base = of.medians(), base.medians()
-    cores = server.get(name)
     return StreamRow(
         size,
         threads,
         name,
-        overhead=1 - ratios(of, base),
+        overhead=1 - ratio(of, base),
         cpu_overhead=medians["cpu_s"] / of_base["cpu_s"] - 1,
-        server_cores=sorted(cores)[len(cores) // 2] if cores else None,
+        server_cores=statistics.median(of.beside) if name in (REMOTE, CACHED) else None,
         **medians,
     )
 
