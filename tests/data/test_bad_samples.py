@@ -22,7 +22,7 @@ def config(**changes) -> DataConfig:
 
 @pytest.fixture
 def damaged(tmp_path, grey_png):
-    """Three shards of 20 numbered samples; of those in BROKEN the image, the label, or both lack."""
+    """Three shards of 20 numbered samples; those in BROKEN lack a whole image or a label."""
     folder = tmp_path / "shards"
     folder.mkdir()
     for s in range(3):
