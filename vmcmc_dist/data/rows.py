@@ -9,9 +9,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from vmcmc_dist.data import decoding
 from vmcmc_dist.data.blocks import Blocks
 from vmcmc_dist.data.decoding import UndecodableError, decode_into, header
+from vmcmc_dist.data.fitting import fit_into
 from vmcmc_dist.data.manifest import Manifest
 from vmcmc_dist.data.samples import Bad, Encoded
 from vmcmc_dist.data.tar import VECTORS
@@ -159,7 +159,7 @@ class Rows:
         elif sample.extension in VECTORS:
             raise DataError(f"{self._where(sample, block)}: a vector where images are expected")
         elif self.manifest.stored_shape is not None:
-            decoding.fit_into(sample.data, sample.extension, out, self.max_pixels)
+            fit_into(bytes(sample.data), sample.extension, out, self.max_pixels)
         else:
             try:
                 decode_into(sample.data, sample.extension, out)
