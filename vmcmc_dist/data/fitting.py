@@ -127,6 +127,11 @@ def _transparent(data: bytes) -> bool:
     return data.find(b"tRNS", 0, data.find(b"IDAT") + 1) >= 0
 
 
+def scale_for(width: int, height: int, to_width: int, to_height: int) -> int:
+    """s of the 1/s at which :func:`fit_into` decodes a JPEG for a smaller image."""
+    return _scale(Header(width, height, 3), (MARGIN * to_height, MARGIN * to_width))
+
+
 def _scale(found: Header, at_least: Size | None) -> int:
     if at_least is None:
         return 1
