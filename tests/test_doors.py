@@ -47,7 +47,7 @@ CONFIGS = {"data.config", "engine.config", "teaching.config", "langevin.config",
 ONLY_IN = {
     "ray": ("engine/ray_launch.py", "engine/ray_map.py", "tuning/"),
     "deepspeed": ("engine/learner.py",),
-    "webdataset": ("data/",),
+    "webdataset": ("data/", "bench/reader_process.py"),
     "simplejpeg": ("data/", "bench/"),
     "imagecodecs": ("data/", "bench/"),
     "fsspec": ("data/",),

@@ -8,16 +8,16 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 from PIL import Image
 
+from vmcmc_dist.bench.image_sets import jpeg, noise_photo
 from vmcmc_dist.errors import ConfigError, DataError
 
 SIZES = ((64, 64), (256, 256), (481, 321))
 """Width and height of the images measured."""
 
 QUALITY = 95
-DRAWN = 32
+DRAWN, DRAWN_QUALITY = 32, 90
 ENDINGS = (".jpg", ".jpeg")
 
 
@@ -102,28 +102,9 @@ def _files(roots: Sequence[Path]) -> Iterator[bytes]:
 def _centre(data: bytes, width: int, height: int) -> bytes:
     image = Image.open(io.BytesIO(data))
     left, top = (image.width - width) // 2, (image.height - height) // 2
-    return _coded(image.crop((left, top, left + width, top + height)))
-
-
-def _coded(image: Image.Image) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, "JPEG", quality=QUALITY)
-    return buffer.getvalue()
+    return jpeg(image.crop((left, top, left + width, top + height)), quality=QUALITY)
 
 
 def _drawn(width: int, height: int) -> Iterator[bytes]:
-    """Gaussian fields with amplitude f^-1.25, grey and colour, and a little grain."""
-    random = np.random.default_rng(0)
-    frequency = np.hypot(
-        np.fft.fftfreq(height)[:, None] * height, np.fft.rfftfreq(width)[None] * width
-    )
-    amplitude = np.maximum(frequency, 1) ** -1.25
-    for _ in range(DRAWN):
-        fields = []
-        for scale in (45.0, 12.0, 12.0, 12.0):
-            noise = np.fft.rfft2(random.standard_normal((height, width))) * amplitude
-            field = np.fft.irfft2(noise, (height, width))
-            fields.append(scale * (field - field.mean()) / field.std())
-        pixels = 118 + fields[0][..., None] + np.stack(fields[1:], -1)
-        pixels += random.normal(0, 1, pixels.shape)
-        yield _coded(Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8)))
+    for i in range(DRAWN):
+        yield jpeg(Image.fromarray(noise_photo(i, width, height)), quality=DRAWN_QUALITY)

@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from vmcmc_dist.bench.clock import median_ratio
 from vmcmc_dist.bench.jpegs import SIZES, jpegs_of
-from vmcmc_dist.bench.readers import SCRIPT, Readings, Variant, measure, ratio
+from vmcmc_dist.bench.readers import SCRIPT, Readings, Variant, measure
 from vmcmc_dist.bench.stream import machine, write_set
 from vmcmc_dist.errors import ResourceError
 
@@ -67,7 +68,7 @@ class PeersBench:
             f"interleaved rounds of {self.seconds:g} s",
             "workers: decode threads of ours (one process), DataLoader processes of the others; "
             "first batch: from opening the data set, imports before that, files in the page cache; "
-            "memory: over the interpreter with its imports, all processes (PSS)",
+            "memory: of all processes, over the interpreter with its imports, mapped files aside",
             *self.sets,
             *self.left_out,
             "",
@@ -112,16 +113,17 @@ def bench_peers(
     seconds: float = 2.0,
     starts: int = 3,
     mosaic_venv: Path | None = None,
+    peers: Sequence[tuple[str, str, str]] = PEERS,
     settings: dict[str, Any] | None = None,
     progress: Callable[[str], None] | None = None,
 ) -> PeersBench:
-    """Read the same JPEG bytes by each reader of PEERS, each in processes of its own, in turns.
+    """Read the same JPEG bytes by each of ``peers`` (ours first), each in processes of its own, in turns.
 
     Ours reads as a training run does: shuffled, exactly once, resumable, checksums checked;
     ``settings`` are keys of data.*. MosaicML Streaming is left out without ``mosaic_venv``, an
     environment that :func:`make_venv` made.
     """
-    peers = [p for p in PEERS if p[1] != "mosaic" or mosaic_venv is not None]
+    peers = [p for p in peers if p[1] != "mosaic" or mosaic_venv is not None]
     rows: list[PeerRow] = []
     sets = []
     for width, height in sizes:
@@ -185,7 +187,7 @@ def _variant(
 def _row(
     size: str, workers: int, peer: tuple[str, str, str], of: Readings, ours: Readings
 ) -> PeerRow:
-    ahead = ratio(ours, of)
+    ahead = median_ratio(ours.images_s, of.images_s)
     return PeerRow(size, workers, peer[0], peer[2], ours_ahead=ahead, **of.medians())
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import statistics
 import subprocess
@@ -65,7 +66,7 @@ class Readings:
     first_s     seconds from opening the data set to its first batch, imports before that
     images_s    images per second of the wall clock
     cpu_s       CPU seconds per 1000 images, all processes of the reader
-    memory_mb   MiB (proportional set size, all its processes) over that after its imports
+    memory_mb   MiB of memory of all its processes over that after its imports
     beside      cores that a process beside it (an S3 server) was busy with meanwhile
     """
 
@@ -111,7 +112,7 @@ class Reader:
             )
         self._ps = psutil.Process(self.process.pid)
         self._reply()
-        self._imported = self._pss()
+        self._imported = self._own()
 
     def open(self) -> float:
         """Seconds to the first batch, uint8 [B, 3, H, W]."""
@@ -133,7 +134,7 @@ class Reader:
 
     def memory(self) -> float:
         """MiB over those of the interpreter with its imports."""
-        return (self._pss() - self._imported) / 2**20
+        return (self._own() - self._imported) / 2**20
 
     def stop(self) -> None:
         self._signal(signal.SIGSTOP)
@@ -206,13 +207,18 @@ class Reader:
             total += times.children_user + times.children_system
         return total
 
-    def _pss(self) -> int:
+    def _own(self) -> int:
+        """Bytes of memory, of all its processes: PSS of what is anonymous or shared memory. Files
+        mapped (libraries above all) are the page cache's, and shared with other processes.
+        """
         total = 0
         for member in self._members():
             try:
-                total += member.memory_full_info().pss
-            except psutil.NoSuchProcess:
+                rollup = Path(f"/proc/{member.pid}/smaps_rollup").read_text()
+            except (FileNotFoundError, ProcessLookupError):
                 continue
+            parts = re.findall(r"^Pss_(?:Anon|Shmem):\s+(\d+) kB", rollup, re.M)
+            total += 1024 * sum(map(int, parts))
         return total
 
 
@@ -264,8 +270,3 @@ def _turn(
         readings.beside.append(others)
     reader.stop()
     return rate
-
-
-def ratio(of: Readings, to: Readings) -> float:
-    """Median over the rounds of the ratio of images per second."""
-    return statistics.median(a / b for a, b in zip(of.images_s, to.images_s, strict=True))

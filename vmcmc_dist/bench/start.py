@@ -92,7 +92,9 @@ def bench_start(
             blocks, table = len(manifest.blocks), (Path(folder) / "index.npy").stat().st_size
             order = {"base": folder, "rank": rank, "world": world_size, "batch": local_batch}
             runs = [_run(order) for _ in range(rounds)]
-        times = {k: statistics.median(run[k] for run in runs) for k in ("open_s", "stream_s", "plan_s")}
+        times = {
+            k: statistics.median(run[k] for run in runs) for k in ("open_s", "stream_s", "plan_s")
+        }
         memory = max(run["memory_mib"] for run in runs)
         rows.append(Start(kib << 10, blocks, table, **times, memory_mib=memory))
     return StartBench(shards, samples, rank, world_size, rows)

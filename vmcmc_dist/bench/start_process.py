@@ -9,8 +9,6 @@ import sys
 import time
 from pathlib import Path
 
-import numpy as np
-
 from vmcmc_dist.data import DataConfig, ShardStream, open_manifest
 
 
@@ -39,9 +37,7 @@ def main() -> None:
         local_batch=order["batch"],
     ) as stream:
         times.append(time.perf_counter())
-        rows, blocks = stream.plan(
-            np.arange(order["batch"], dtype=np.int64) * order["world"] + order["rank"]
-        )
+        rows, blocks = stream.first_plan()
         times.append(time.perf_counter())
         assert len(rows) == order["batch"] and blocks
     spent = [b - a for a, b in zip(times, times[1:], strict=False)]

@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+import torch
 
+from vmcmc_dist.bench.clock import median_ratio, this_machine
 from vmcmc_dist.bench.jpegs import SIZES, Jpegs, jpegs_of
-from vmcmc_dist.bench.readers import Readings, Variant, measure, ratio
+from vmcmc_dist.bench.readers import Readings, Variant, measure
 from vmcmc_dist.bench.shard_set import write_shards
 from vmcmc_dist.bench.store import Store, serving
 
@@ -160,7 +162,7 @@ def _measured(
 def _cached(
     folder: Path, remote: str, settings: dict[str, Any], common: dict[str, Any]
 ) -> list[Variant]:
-    cached = {**settings, "cache_dir": str(folder / "cache")}
+    cached = {**settings, "block_cache": str(folder / "cache")}
     return [Variant(CACHED, "ours", data=remote, settings=cached, **common)]
 
 
@@ -170,7 +172,7 @@ def _row(size: str, threads: int, name: str, of: Readings, base: Readings) -> St
         size,
         threads,
         name,
-        overhead=1 - ratio(of, base),
+        overhead=1 - median_ratio(of.images_s, base.images_s),
         cpu_overhead=medians["cpu_s"] / of_base["cpu_s"] - 1,
         server_cores=statistics.median(of.beside) if name in (REMOTE, CACHED) else None,
         **medians,
@@ -179,9 +181,5 @@ def _row(size: str, threads: int, name: str, of: Readings, base: Readings) -> St
 
 def machine() -> str:
     """The processor and its cores."""
-    import torch
-
-    from vmcmc_dist.bench.clock import this_machine
-
     found = this_machine(torch.device("cpu"))
     return f"{found.processor}, {psutil.cpu_count()} cores"

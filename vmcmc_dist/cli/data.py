@@ -31,7 +31,9 @@ def add(parser: argparse.ArgumentParser) -> None:
     layout.add_argument("--name", required=True, help="what the images are; never `celeba`")
     layout.add_argument("--licence", default="unknown: the user's images", help="a note")
     layout.set_defaults(run=run_layout)
-    data_bench.add(what.add_parser("bench", help="measure speed: decode"))
+    data_bench.add(
+        what.add_parser("bench", help="measure speed: decode, stream, peers, start, shuffle, wait")
+    )
 
 
 def run_prepare(options: argparse.Namespace) -> int:

@@ -21,6 +21,8 @@ from vmcmc_dist.errors import DataError
 
 NAME = "index.npy"
 BLOCK_BYTES = 512 << 10
+HEADER_BYTES = 1 << 10
+"""More than the header of index.npy has."""
 
 DTYPE = np.dtype(
     [
@@ -106,14 +108,18 @@ def to_bytes(table: np.ndarray) -> bytes:
 
 
 def from_bytes(content: bytes, where: str) -> np.ndarray:
-    """Read index.npy; raises DataError if it is not one."""
+    """Read index.npy, without a copy; raises DataError if it is not one."""
+    header = io.BytesIO(content[:HEADER_BYTES])
     try:
-        table = np.load(io.BytesIO(content), allow_pickle=False)
+        version = np.lib.format.read_magic(header)
+        shape, _, dtype = np.lib.format.read_array_header_1_0(header)
     except (ValueError, OSError, EOFError) as error:
         raise DataError(f"{where}: not a block table ({error}); run `vmcmc data index`") from None
-    if table.dtype != DTYPE or table.ndim != 1:
+    start = header.tell()
+    whole = len(shape) == 1 and len(content) - start == shape[0] * DTYPE.itemsize
+    if version != (1, 0) or dtype != DTYPE or not whole:
         raise DataError(f"{where}: not a block table; run `vmcmc data index`")
-    return table
+    return np.frombuffer(content, dtype=DTYPE, offset=start)
 
 
 def sha256(table: np.ndarray) -> str:

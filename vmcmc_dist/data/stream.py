@@ -81,6 +81,7 @@ class ShardStream:
         self.source = Source(retry_s=cfg.retry_s, stall_s=cfg.stall_s)
         batches = _Batches(manifest, cfg, self.source, seed, rank, world_size, local_batch, images)
         self.ledger, self._blocks = batches.ledger, batches.rows.blocks
+        self._plan, self._share = batches.plan, batches.share
         self._batches = Prefetcher(iter(batches), cfg.prefetch if cfg.workers else 0)
         self._finalizer = weakref.finalize(self, _stop, self._batches, batches.rows)
 
@@ -91,6 +92,13 @@ class ShardStream:
         batch = next(self._batches)
         self.images += self.batch_size
         return batch
+
+    def first_plan(self) -> tuple[np.ndarray, list[int]]:
+        """Rows int64 [B] of the first batch, and the blocks to hold for it, in the order of need.
+
+        Reads nothing. Only before the first batch is asked for.
+        """
+        return self._plan(self.images + self._share)
 
     def held_bytes(self) -> int:
         """Bytes of encoded blocks in memory, those under way included."""
@@ -166,6 +174,7 @@ class _Batches:
         self.manifest, self.cfg, self.seed = manifest, cfg, seed
         self.rank, self.world_size, self.local_batch = rank, world_size, local_batch
         self.images = images
+        self.share = np.arange(local_batch, dtype=np.int64) * world_size + rank
         fits = manifest.num_samples * manifest.sample_bytes <= cfg.cache_mb << 20
         blocks = Blocks(
             manifest, source, readers=cfg.readers if cfg.workers else 0, verify=cfg.verify
@@ -200,9 +209,8 @@ class _Batches:
 
     def __iter__(self) -> Iterator[Batch]:
         first = self.images
-        share = np.arange(self.local_batch, dtype=np.int64) * self.world_size + self.rank
         while True:
-            index = first + share
+            index = first + self.share
             row, wanted = self.plan(index)
             self.rows.request(wanted)
             made, bad = self.rows.fetch(row)
