@@ -117,7 +117,7 @@ def bench_peers(
     settings: dict[str, Any] | None = None,
     progress: Callable[[str], None] | None = None,
 ) -> PeersBench:
-    """Read the same JPEG bytes by each of ``peers`` (ours first), each in processes of its own, in turns.
+    """Read the same JPEG bytes by each of ``peers`` (ours first), in turns.
 
     Ours reads as a training run does: shuffled, exactly once, resumable, checksums checked;
     ``settings`` are keys of data.*. MosaicML Streaming is left out without ``mosaic_venv``, an

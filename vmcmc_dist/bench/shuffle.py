@@ -125,8 +125,8 @@ class ShuffleBench:
             f"into {self.classes} classes; global batch {self.batch}, {self.world_size} "
             f"reader{'s' if self.world_size > 1 else ''}; × a perfect shuffle, one epoch",
             "",
-            "| data.streams | data.shuffle_blocks | memory per reader | distance of neighbours: mean "
-            "| median | closer than a batch | pairs of one block | χ² of classes "
+            "| data.streams | data.shuffle_blocks | memory per reader "
+            "| distance of neighbours: mean | median | closer than a batch | pairs of one block | χ² of classes "
             "| serial correlation |",
             "|---:|---:|---:|---:|---:|---:|---:|---:|---:|",
         ]
