@@ -1,13 +1,19 @@
-"""Fixtures of the data room: a cache of each test's own, and small sets of shards."""
+"""Fixtures of the data room: a cache of each test's own, small sets of shards, S3 stores."""
 
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Sequence
+import os
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+import boto3
 import numpy as np
 import pytest
+import s3fs
+from moto.server import ThreadedMotoServer
 from PIL import Image
 from webdataset import TarWriter
 
@@ -88,3 +94,79 @@ def arrays(tmp_path: Path) -> Path:
     np.save(folder / "images.npy", np.stack([numbered(i, 8) for i in range(45)]))
     np.save(folder / "labels.npy", np.arange(45) % 5)
     return folder
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """A test marked `stores("moto", "swift")` runs on each; the mark nearest to it counts."""
+    mark = metafunc.definition.get_closest_marker("stores")
+    if mark and "endpoint" in metafunc.fixturenames:
+        metafunc.parametrize("endpoint", mark.args, indirect=True)
+
+
+@pytest.fixture(scope="session")
+def moto() -> Iterator[str]:
+    """The URL of moto's S3 server, in a thread; it takes any key and checks no signature."""
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    yield f"http://{host}:{port}"
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def swift_python() -> Path:
+    """The Python that has OpenStack Swift; skips where it is not installed."""
+    python = Path(__file__).resolve().parents[2] / ".venv-swift" / "bin" / "python"
+    if not python.exists():
+        pytest.skip("OpenStack Swift is not installed here; `make stores` installs it")
+    return python
+
+
+@pytest.fixture(scope="session")
+def swift(swift_python: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The URL of an OpenStack Swift of this session's own (see swift_store.py)."""
+    folder = tmp_path_factory.mktemp("swift")
+    script = Path(__file__).with_name("swift_store.py")
+    words = [swift_python, "-W", "ignore", script, folder / "store", os.getpid()]
+    with open(folder / "log.txt", "wb") as log:
+        process = subprocess.Popen(
+            [str(word) for word in words],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+    try:
+        port, latest = folder / "store" / "port", time.monotonic() + 60
+        while not port.exists():
+            if process.poll() is not None or time.monotonic() > latest:
+                pytest.fail(f"OpenStack Swift did not start:\n{(folder / 'log.txt').read_text()}")
+            time.sleep(0.05)
+        yield f"http://127.0.0.1:{port.read_text()}"
+    finally:
+        process.kill()
+        process.wait()
+
+
+@pytest.fixture(scope="session")
+def endpoint(request: pytest.FixtureRequest) -> str:
+    """The URL of an S3 store: moto's, or that which the mark `stores` names."""
+    return request.getfixturevalue(getattr(request, "param", "moto"))
+
+
+@pytest.fixture
+def s3(endpoint: str, monkeypatch: pytest.MonkeyPatch) -> Iterator:
+    """A client for a fresh bucket `faces`; the environment points the room at the server."""
+    monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test:key")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "very-secret")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    s3fs.S3FileSystem.clear_instance_cache()
+    client = boto3.client("s3")
+    client.create_bucket(Bucket="faces")
+    yield client
+    for page in client.get_paginator("list_objects_v2").paginate(Bucket="faces"):
+        for item in page.get("Contents", []):
+            client.delete_object(Bucket="faces", Key=item["Key"])
+    client.delete_bucket(Bucket="faces")
+    s3fs.S3FileSystem.clear_instance_cache()
