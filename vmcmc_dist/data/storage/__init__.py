@@ -1,0 +1,1 @@
+"""Bytes from disks and stores: ranged reads, retries, a cache."""
