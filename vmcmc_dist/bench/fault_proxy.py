@@ -65,6 +65,7 @@ class FaultProxy:
     faults     (Request) → Fault or None, e.g. a Schedule; may be replaced while it runs
     latency_s  added to every request, at the same time for all that run at once
     bandwidth  bytes of answers per second to all clients together; None = no limit
+    port       to listen at; 0 = a free one
     """
 
     def __init__(
@@ -74,6 +75,7 @@ class FaultProxy:
         *,
         latency_s: float = 0.0,
         bandwidth: float | None = None,
+        port: int = 0,
     ) -> None:
         parts = urlsplit(endpoint)
         if parts.scheme not in ("http", "https") or not parts.hostname:
@@ -84,7 +86,7 @@ class FaultProxy:
         self._host, self._tls = parts.hostname, parts.scheme == "https"
         self._port = parts.port or (443 if self._tls else 80)
         self._idle: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
-        self._number = 0
+        self._number, self._listen = 0, port
         self._free_at = 0.0
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
@@ -137,7 +139,7 @@ class FaultProxy:
                 clients.discard(task)
                 writer.close()
 
-        server = await asyncio.start_server(client, "127.0.0.1", 0, limit=CHUNK)
+        server = await asyncio.start_server(client, "127.0.0.1", self._listen, limit=CHUNK)
         self.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
         ready.set()
         await self._stop.wait()
