@@ -8,6 +8,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import boto3
 import numpy as np
@@ -17,7 +18,9 @@ from moto.server import ThreadedMotoServer
 from PIL import Image
 from webdataset import TarWriter
 
-from vmcmc_dist.data import Manifest, open_manifest
+from vmcmc_dist.bench.fault_proxy import FaultProxy
+from vmcmc_dist.data import Manifest, open_manifest, store
+from vmcmc_dist.data.storage import RetryPolicy
 
 
 @pytest.fixture(autouse=True)
@@ -154,19 +157,61 @@ def endpoint(request: pytest.FixtureRequest) -> str:
     return request.getfixturevalue(getattr(request, "param", "moto"))
 
 
+@pytest.fixture(scope="session")
+def s3_account() -> dict[str, str]:
+    """The credentials of the tests' user (Swift's keys are ACCOUNT:USER)."""
+    return {"AWS_ACCESS_KEY_ID": "test:key", "AWS_SECRET_ACCESS_KEY": "very-secret"}
+
+
+@pytest.fixture(scope="session")
+def s3_client(endpoint: str, s3_account: dict[str, str]) -> Any:
+    """A client of the store itself, past any proxy."""
+    return boto3.client(
+        "s3",
+        endpoint_url=endpoint,
+        region_name="us-east-1",
+        aws_access_key_id=s3_account["AWS_ACCESS_KEY_ID"],
+        aws_secret_access_key=s3_account["AWS_SECRET_ACCESS_KEY"],
+    )
+
+
+QUICK = RetryPolicy(seconds=20.0, first_s=0.01, longest_s=0.1)
+"""Backoff for tests: short, but the default in all else."""
+
+
 @pytest.fixture
-def s3(endpoint: str, monkeypatch: pytest.MonkeyPatch) -> Iterator:
-    """A client for a fresh bucket `faces`; the environment points the room at the server."""
+def s3(
+    endpoint: str, s3_client: Any, s3_account: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Any]:
+    """A client, and a fresh bucket `faces`; the environment points the room at the server."""
     monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test:key")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "very-secret")
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    for name, value in s3_account.items():
+        monkeypatch.setenv(name, value)
     s3fs.S3FileSystem.clear_instance_cache()
-    client = boto3.client("s3")
-    client.create_bucket(Bucket="faces")
-    yield client
-    for page in client.get_paginator("list_objects_v2").paginate(Bucket="faces"):
-        for item in page.get("Contents", []):
-            client.delete_object(Bucket="faces", Key=item["Key"])
-    client.delete_bucket(Bucket="faces")
+    store.configure(QUICK, stall_s=2.0)
+    s3_client.create_bucket(Bucket="faces")
+    yield s3_client
+    empty_bucket(s3_client, "faces")
     s3fs.S3FileSystem.clear_instance_cache()
+    store.configure(RetryPolicy(), stall_s=15.0)
+
+
+def empty_bucket(client: Any, bucket: str) -> None:
+    """Remove a bucket with all that is in it, if it is still there."""
+    if bucket not in [b["Name"] for b in client.list_buckets()["Buckets"]]:
+        return
+    for item in client.list_objects_v2(Bucket=bucket).get("Contents", []):
+        client.delete_object(Bucket=bucket, Key=item["Key"])
+    for part in client.list_multipart_uploads(Bucket=bucket).get("Uploads", []):
+        client.abort_multipart_upload(Bucket=bucket, Key=part["Key"], UploadId=part["UploadId"])
+    client.delete_bucket(Bucket=bucket)
+
+
+@pytest.fixture
+def proxy(s3: Any, endpoint: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultProxy]:
+    """A proxy in front of the server, which the environment points at; no faults until set."""
+    with FaultProxy(endpoint) as proxy:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.url)
+        yield proxy
+        s3fs.S3FileSystem.clear_instance_cache()

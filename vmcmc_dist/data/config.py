@@ -91,6 +91,12 @@ class DataConfig:
     block_cache_gb: float = setting(
         100, "the block cache is never larger than this; least lately used goes", unit="GiB", gt=0
     )
+    retry_s: float = setting(
+        120.0, "a read from S3 that fails is tried again for this long", unit="seconds", ge=0
+    )
+    stall_s: float = setting(
+        15.0, "a connection that brings nothing for this long is dropped", unit="seconds", gt=0
+    )
     verify: bool = setting(True, "check each shard's sha256 when it is first read")
     max_bad: float = setting(
         0.01, "share of undecodable images that is skipped before it is an error", ge=0, le=1
