@@ -133,7 +133,7 @@ def test_eight_processes_never_exceed_the_bound(folder: Path) -> None:
 
     def hammer(seed: int) -> None:
         rng, cache = random.Random(seed), BlockCache(folder, bound)
-        for _ in range(250):
+        for _ in range(160):
             i = int(rng.triangular(0, 120, 0))
             size = 200 + 997 * (i % 50)
             assert get(cache, i, size) == block(i, size)
