@@ -92,6 +92,14 @@ class DataConfig:
     cache_mb: int = setting(
         1024, "decoded samples are kept in memory if all of them fit in this", unit="MiB", ge=0
     )
+    block_cache: Optional[str] = setting(  # noqa: UP045
+        None,
+        "folder on a local disk that keeps what was read from s3://, shared by all workers of a "
+        "node; empty = none",
+    )
+    block_cache_gb: float = setting(
+        100, "the block cache is never larger than this; least lately used goes", unit="GiB", gt=0
+    )
     retry_s: float = setting(
         120.0, "a read from S3 that fails is tried again for this long", unit="seconds", ge=0
     )

@@ -31,8 +31,8 @@ def scan(base: str, progress: Progress | None = None) -> Manifest:
         raise DataError(f"{base}: no {NAME} and no .tar shards there; run `vmcmc data prepare`")
     infos: list[ShardInfo] = []
     tables: list[np.ndarray] = []
-    first: tuple[str, dict[str, bytes]] | None = None
-    path, key, classes = "", "", 0
+    first: tuple[str, tar.Sample, bytes] | None = None
+    classes = 0
     for done, name in enumerate(names):
         where = store.join(base, name)
         with local_copy(where) as file:
@@ -41,9 +41,7 @@ def scan(base: str, progress: Progress | None = None) -> Manifest:
         infos.append(info)
         tables.append(table)
         for sample in tar.samples(data, where):
-            if first is None:
-                members = {e: data[a:b] for e, (a, b) in sample.members.items()}
-                path, key, first = where, sample.key, (sample.key, members)
+            first = first or (where, sample, data)
             if "cls" in sample.members:
                 a, b = sample.members["cls"]
                 label = data[a:b].strip()
@@ -52,13 +50,13 @@ def scan(base: str, progress: Progress | None = None) -> Manifest:
             progress("index", done + 1, len(names))
     if first is None:
         raise DataError(f"{base}: the shards hold no samples; prepare the data again")
-    shape, dtype, source_shape = samples.shapes_of(path, key, first[1])
+    shape, dtype, source_shape = samples.shapes_of(*first)
     return Manifest(
         source=f"webdataset:{base.rstrip('/').rsplit('/', 1)[-1]}",
         shape=shape,
         dtype=dtype,
         shards=tuple(infos),
-        labels=_labels(first[1], classes),
+        labels=_labels(first[1], first[2], classes),
         base=base,
         source_shape=source_shape,
         blocks=index.joined(tables),
@@ -108,11 +106,12 @@ def local_copy(path: str) -> Iterator[Path]:
         yield copy
 
 
-def _labels(sample: dict[str, bytes], classes: int) -> LabelInfo:
+def _labels(sample: tar.Sample, data: bytes, classes: int) -> LabelInfo:
     if classes:
         return LabelInfo("class", tuple(str(c) for c in range(classes)))
     try:
-        width = len(json.loads(sample.get("json", b"{}"))["attributes"])
+        start, stop = sample.members["json"]
+        width = len(json.loads(data[start:stop])["attributes"])
     except (ValueError, KeyError, TypeError):
         return LabelInfo()
     return LabelInfo("attributes", tuple(str(a) for a in range(width)))
