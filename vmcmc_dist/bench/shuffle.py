@@ -126,8 +126,8 @@ class ShuffleBench:
             f"reader{'s' if self.world_size > 1 else ''}; × a perfect shuffle, one epoch",
             "",
             "| data.streams | data.shuffle_blocks | memory per reader "
-            "| distance of neighbours: mean | median | closer than a batch | pairs of one block | χ² of classes "
-            "| serial correlation |",
+            "| distance of neighbours: mean | median | closer than a batch | pairs of one block "
+            "| χ² of classes | serial correlation |",
             "|---:|---:|---:|---:|---:|---:|---:|---:|---:|",
         ]
         best = self.perfect
