@@ -43,7 +43,10 @@ def split_block(
     what the block table says.
     """
     view, kind, width = memoryview(data), labels.kind, labels.width or len(labels.names)
-    found: list[Encoded | Bad] = []
+    found: list[Encoded | Bad] = [] if pairs else _alike(data, view, kind, width)
+    if len(found) == count:
+        return found
+    found = []
     for sample in tar.block_samples(data, where):
         try:
             label = _label(sample, view, kind, width)
@@ -57,6 +60,28 @@ def split_block(
             f"{where}: {len(found)} samples, the block table says {count}; run `vmcmc data index`"
         )
     return found
+
+
+def _alike(data: bytes, view: memoryview, kind: str, width: int) -> list[Encoded | Bad]:
+    """The samples of a block of images with or without classes, if all is as usual; else none."""
+    alike = tar.alike_samples(data) if kind in ("none", "class") else None
+    extension = next((e for e in _WHOLE if alike and e in alike.members), None)
+    if alike is None or extension is None:
+        return []
+    labels: list[Any] = [None] * len(alike.keys)
+    if kind == "class":
+        if "cls" not in alike.members:
+            return []
+        try:
+            labels = [int(data[a:b]) for a, b in zip(*alike.members["cls"], strict=True)]
+        except ValueError:
+            return []
+        if min(labels) < 0 or max(labels) >= width:
+            return []
+    return [
+        Encoded(key, extension, view[a:b], label)
+        for key, label, a, b in zip(alike.keys, labels, *alike.members[extension], strict=True)
+    ]
 
 
 def _label(sample: tar.Sample, view: memoryview, kind: str, width: int) -> Any:
