@@ -199,7 +199,7 @@ def test_out_must_be_what_the_contract_says() -> None:
 @pytest.mark.parametrize("format_", ["JPEG", "PNG", "WEBP"])
 def test_other_threads_run_while_one_decodes(format_: str) -> None:
     """The GIL is released: this thread's longest pause is far below the time of one image."""
-    side = 2400
+    side = 1600
     options = {"WEBP": {"method": 0}, "PNG": {"compress_level": 1}}.get(format_, {})
     data, out = encoded(format_, image=picture(side, side), **options), empty(3, side, side)
 

@@ -170,11 +170,17 @@ def test_preparation_and_fit_into_agree(tmp_path: Path) -> None:
     assert whole.size == (500, 375) and STORED not in whole.info
 
 
-def test_palettes_keep_their_values() -> None:
-    image = waves(60, 40).quantize(8)
+@pytest.mark.parametrize("colours", [8, 200])
+def test_palettes_keep_their_values(colours: int) -> None:
+    image = waves(60, 40).quantize(colours)
     kept = open_image(encoded(image, "PNG"), MANY)
     assert kept.mode == "P"
     assert set(np.unique(np.asarray(centred(kept, 16, 16)))) <= set(np.unique(np.asarray(image)))
+
+
+def test_black_and_white_stay_so() -> None:
+    kept = open_image(encoded(waves(60, 40, "1"), "PNG"), MANY)
+    assert kept.mode == "1" and set(np.unique(centred(kept, 16, 16))) == {False, True}
 
 
 # -- refusals --------------------------------------------------------------------------------------

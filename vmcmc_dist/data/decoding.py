@@ -54,11 +54,10 @@ def decode_into(data: bytes | memoryview, extension: str, out: np.ndarray) -> No
         if found != (width, height, channels):
             raise _other(found, out)
         # (the stubs know no memoryview, the code takes any buffer)
-        pixels = out if channels == 3 else out[..., 0]
         if data[:8] == PNG:
-            imagecodecs.png_decode(data, out=pixels)  # type: ignore[arg-type]
+            imagecodecs.png_decode(data, out=out)  # type: ignore[arg-type]
         else:
-            imagecodecs.webp_decode(data, out=pixels)  # type: ignore[arg-type]
+            imagecodecs.webp_decode(data, out=out)  # type: ignore[arg-type]
     except (ValueError, imagecodecs.PngError, imagecodecs.WebpError) as error:
         raise UndecodableError(f"does not decode ({error})") from None
 
