@@ -79,6 +79,7 @@ format: $(READY) ## let ruff put the code into form
 bench: $(READY) ## measure speed on this machine
 	$(BIN)/vmcmc bench chain
 	$(BIN)/vmcmc bench step
+	$(BIN)/vmcmc data bench decode
 
 clean: ## remove the virtual environment and caches (runs stay)
 	rm -rf $(VENV) $(STORES) .pytest_cache .mypy_cache .ruff_cache *.egg-info

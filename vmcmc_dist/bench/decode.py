@@ -128,13 +128,12 @@ def bench_decode(
 
 
 def _bare(images: ImageSet, out: np.ndarray) -> Callable[[bytes], object]:
-    pixels = out if images.channels == 3 else out[..., 0]
     if images.extension == "jpg":
         colour = "RGB" if images.channels == 3 else "GRAY"
         return lambda data: simplejpeg.decode_jpeg(data, colour, buffer=out)
     if images.extension == "png":
-        return lambda data: imagecodecs.png_decode(data, out=pixels)
-    return lambda data: imagecodecs.webp_decode(data, out=pixels)
+        return lambda data: imagecodecs.png_decode(data, out=out)
+    return lambda data: imagecodecs.webp_decode(data, out=out)
 
 
 def _pillow(data: bytes) -> object:

@@ -18,11 +18,13 @@ from vmcmc_dist.data.image_header import (
     Header,
     UndecodableError,
     header,
+    refuse_many_scans,
 )
 
 __all__ = ["UndecodableError", "decode_into", "header"]
 
 UINT8 = np.dtype(np.uint8)
+FEW_PIXELS = 128 * 128  # many scans of so few take no harmful time
 JPEG_COLOURS = {1: "GRAY", 3: "RGB"}
 
 
@@ -44,17 +46,18 @@ def decode_into(data: bytes | memoryview, extension: str, out: np.ndarray) -> No
             rows, columns, colour, _ = decode_jpeg_header(data)
             if rows != height or columns != width or JPEG_CHANNELS[colour] != channels:
                 raise _other(Header(columns, rows, JPEG_CHANNELS[colour]), out)
+            if height * width > FEW_PIXELS:
+                refuse_many_scans(data)
             decode_jpeg(data, JPEG_COLOURS[channels], buffer=out)
             return
         found = _header(data, extension)
         if found != (width, height, channels):
             raise _other(found, out)
         # (the stubs know no memoryview, the code takes any buffer)
-        pixels = out if channels == 3 else out[..., 0]
         if data[:8] == PNG:
-            imagecodecs.png_decode(data, out=pixels)  # type: ignore[arg-type]
+            imagecodecs.png_decode(data, out=out)  # type: ignore[arg-type]
         else:
-            imagecodecs.webp_decode(data, out=pixels)  # type: ignore[arg-type]
+            imagecodecs.webp_decode(data, out=out)  # type: ignore[arg-type]
     except (ValueError, imagecodecs.PngError, imagecodecs.WebpError) as error:
         raise UndecodableError(f"does not decode ({error})") from None
 

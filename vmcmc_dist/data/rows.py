@@ -106,18 +106,19 @@ class Rows:
             bad = self._decode(wanted, self._all, wanted)
             self._bad.update({int(wanted[i]): why for i, why in bad.items()})
             self._have[wanted] = True
-            np.subtract.at(self._missing, self._block_of(wanted), 1)
+            np.subtract.at(self._missing, self.block_of(wanted), 1)
         if not self._bad:
             return self._all.take(rows), {}
         return self._all.take(rows), {
             i: self._bad[int(r)] for i, r in enumerate(rows) if int(r) in self._bad
         }
 
-    def _block_of(self, rows: np.ndarray) -> np.ndarray:
+    def block_of(self, rows: np.ndarray) -> np.ndarray:
+        """The block of each row, int64 [B]."""
         return np.searchsorted(self.offsets, rows, side="right") - 1
 
     def _decode(self, rows: np.ndarray, to: Decoded, places: np.ndarray) -> dict[int, str]:
-        block_of = self._block_of(rows)
+        block_of = self.block_of(rows)
         inside = (rows - self.offsets[block_of]).tolist()
         at_hand = {int(b): self.blocks.samples(int(b)) for b in np.unique(block_of)}
         blocks, target = block_of.tolist(), places.tolist()
