@@ -75,11 +75,21 @@ def test_real_photos(shared_data: Path) -> None:
         np.testing.assert_array_equal(out, wanted.reshape(out.shape))
 
 
+@pytest.mark.parametrize("format_", ["JPEG", "PNG"])
+def test_grey_is_taken_for_colour(format_: str) -> None:
+    grey, colour = empty(1), empty(3)
+    data = encoded(format_, "L")
+    decode_into(data, "any", grey)
+    decode_into(data, "any", colour)
+    np.testing.assert_array_equal(colour, np.broadcast_to(grey, colour.shape))
+    assert grey.std() > 30
+
+
 @pytest.mark.parametrize(
     "data, channels, message",
     [
         (encoded("JPEG"), 1, "37x21 with 3 channels, expected 37x21 with 1"),
-        (encoded("JPEG", "L"), 3, "37x21 with 1 channels, expected 37x21 with 3"),
+        (encoded("JPEG", "L", picture(20)), 3, "20x21 with 1 channels, expected 37x21 with 3"),
         (encoded("JPEG", "CMYK"), 3, "37x21 with 4 channels"),
         (encoded("PNG", "RGBA"), 3, "37x21 with 4 channels"),
         (encoded("PNG", "LA"), 1, "37x21 with 2 channels"),
