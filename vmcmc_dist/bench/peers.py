@@ -72,7 +72,7 @@ class PeersBench:
             *self.sets,
             *self.left_out,
             "",
-            "| images | workers | reader | decoder | images/s | ours is | CPU s/1000 | first batch "
+            "| images | workers | reader | decoder | images/s | ours is | CPU/image | first batch "
             "| memory |",
             "|---|---:|---|---|---:|---:|---:|---:|---:|",
         ]
@@ -80,7 +80,7 @@ class PeersBench:
             ahead = "" if r.name == OURS else f"{r.ours_ahead:.2f}×"
             lines.append(
                 f"| {r.size} | {r.workers} | {r.name} | {r.decoder} | {r.images_s:,.0f} | {ahead} "
-                f"| {r.cpu_s:.2f} | {1000 * r.first_s:.0f} ms | {r.memory_mb:.0f} MiB |"
+                f"| {1000 * r.cpu_s:.0f} µs | {1000 * r.first_s:.0f} ms | {r.memory_mb:.0f} MiB |"
             )
         return "\n".join([*lines, "", *self.verdicts()])
 

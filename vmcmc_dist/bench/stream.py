@@ -59,7 +59,7 @@ class StreamBench:
             f"S3: a server on loopback with {late} of added latency, in a process of its own",
             *self.sets,
             "",
-            "| images | threads | source | images/s | overhead | CPU s/1000 | first batch | memory "
+            "| images | threads | source | images/s | overhead | CPU/image | first batch | memory "
             "| server |",
             "|---|---:|---|---:|---:|---:|---:|---:|---:|",
         ]
@@ -70,7 +70,7 @@ class StreamBench:
             server = "" if r.server_cores is None else f"{r.server_cores:.2f} cores"
             lines.append(
                 f"| {r.size} | {r.workers} | {r.source} | {r.images_s:,.0f} | {over} "
-                f"| {r.cpu_s:.2f} ({r.cpu_overhead:+.0%}) | {first} "
+                f"| {1000 * r.cpu_s:.0f} µs ({r.cpu_overhead:+.0%}) | {first} "
                 f"| {r.memory_mb:.0f} MiB | {server} |"
             )
         return "\n".join(lines)

@@ -136,7 +136,7 @@ def alike_samples(data: bytes) -> Alike | None:
     if plain is None:
         return None
     names, _, contents, ends, _ = plain
-    splits = []
+    splits: list[tuple[str, str]] = []
     for name in names:
         split = _split(name)
         if split is None:
