@@ -97,14 +97,16 @@ class FaultProxy:
 
     def start(self) -> FaultProxy:
         """Listen; ``url`` is where. Raises OSError if the port is taken."""
+        listening = socket.create_server(("127.0.0.1", self._listen), backlog=256)
+        self.url = f"http://127.0.0.1:{listening.getsockname()[1]}"
         ready = threading.Event()
         self._thread = threading.Thread(
-            target=lambda: asyncio.run(self._serve(ready)), name="fault-proxy", daemon=True
+            target=lambda: asyncio.run(self._serve(listening, ready)),
+            name="fault-proxy",
+            daemon=True,
         )
         self._thread.start()
-        while not ready.wait(0.1):
-            if not self._thread.is_alive():
-                raise OSError(f"the proxy cannot listen at port {self._listen} of 127.0.0.1")
+        ready.wait()
         return self
 
     def close(self) -> None:
@@ -126,7 +128,7 @@ class FaultProxy:
     ) -> None:
         self.close()
 
-    async def _serve(self, ready: threading.Event) -> None:
+    async def _serve(self, listening: socket.socket, ready: threading.Event) -> None:
         self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
         clients: set[asyncio.Task[None]] = set()
 
@@ -144,8 +146,7 @@ class FaultProxy:
                 clients.discard(task)
                 writer.close()
 
-        server = await asyncio.start_server(client, "127.0.0.1", self._listen, limit=CHUNK)
-        self.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        server = await asyncio.start_server(client, sock=listening, limit=CHUNK)
         ready.set()
         await self._stop.wait()
         server.close()
