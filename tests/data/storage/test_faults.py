@@ -73,26 +73,26 @@ def test_a_fault_is_retried_from_the_byte_it_was_met_at(shard, proxy, name):
     assert f"at byte {begins[1]}" in lines[0]
 
 
-@pytest.mark.parametrize("name", FAULTS)
+@pytest.mark.parametrize("name", ["SlowDown", "cut", "reset", "stall"])
 def test_a_whole_object_goes_on_by_position_too(shard, proxy, name):
     proxy.faults = first(FAULTS[name])
     assert RangeReader(QUICK, stall_s=0.4).read_all(URL) == DATA
     assert len(proxy.log) == 2
-    if name not in ("reset", "SlowDown") and FAULTS[name].after:
+    if name in ("cut", "stall"):
         assert ranges(proxy) == [None, (AT, None)]
 
 
-@pytest.mark.parametrize("name", FAULTS)
+@pytest.mark.parametrize("name", ["SlowDown", "InternalError", "cut", "reset", "stall"])
 def test_after_the_budget_the_error_says_all(shard, proxy, name):
     fault = FAULTS[name]
     proxy.faults = lambda request: Fault(fault.kind, 0, fault.status, fault.code)
-    reader = RangeReader(RetryPolicy(seconds=0.5, first_s=0.05), stall_s=0.3)
+    reader = RangeReader(RetryPolicy(seconds=0.3, first_s=0.03), stall_s=0.1)
     began = time.monotonic()
     with pytest.raises(DataError) as caught:
         reader.read(URL, START, LENGTH)
     assert time.monotonic() - began < 4
     message = str(caught.value)
-    last = f"{fault.status} {fault.code}" if fault.kind == "status" else ""
+    last = str(fault.status) if fault.kind == "status" else ""
     assert message.startswith(f"{URL}: {last}") and f"at byte {START}" in message
     assert f"({len(proxy.log)} tries over " in message and "data.retry_s" in message
     assert len(proxy.log) >= 2
@@ -202,7 +202,7 @@ EVERY_OTHER = {
 
 @pytest.mark.parametrize("name", EVERY_OTHER)
 def test_listing_and_looking_survive(shard, proxy, name, tmp_path, caplog):
-    store.configure(QUICK, stall_s=0.3)
+    store.configure(QUICK, stall_s=0.15)
     proxy.faults = EVERY_OTHER[name]
     with caplog.at_level(logging.WARNING, "vmcmc_dist"):
         assert list(store.list_files("s3://faces/set")) == ["shard-000000.tar"]
@@ -231,12 +231,14 @@ def test_a_long_listing_goes_on_from_its_page(s3, proxy, monkeypatch):
     assert len(pages) == 3 and pages[1] == pages[2] != pages[0]
 
 
-@pytest.mark.parametrize("name", EVERY_OTHER)
-@pytest.mark.parametrize("size", [0, 1000, (17 << 20) + 5])
+SMALL, LARGE = 1000, (17 << 20) + 5  # by one request, and in parts
+
+
+@pytest.mark.parametrize(
+    "name, size", [*((name, SMALL) for name in EVERY_OTHER), ("SlowDown", LARGE), ("reset", LARGE)]
+)
 def test_writes_survive(s3, proxy, tmp_path, name, size):
-    if size > 1000 and name == "stall":
-        pytest.skip("a stalled part of 16 MiB waits for minutes, as it must")
-    store.configure(QUICK, stall_s=0.5)
+    store.configure(QUICK, stall_s=0.3)
     proxy.faults = EVERY_OTHER[name]
     data = np.random.default_rng(1).bytes(size)
     (tmp_path / "file").write_bytes(data)
@@ -245,7 +247,10 @@ def test_writes_survive(s3, proxy, tmp_path, name, size):
     assert etag == s3.head_object(Bucket="faces", Key="up")["ETag"]
     if name != "reset":  # a lost answer leaves an upload, without parts
         assert "Uploads" not in s3.list_multipart_uploads(Bucket="faces")
-    assert size > 1000 or store.write_bytes("s3://faces/up", data) == etag
+    if size == SMALL:
+        assert store.write_bytes("s3://faces/up", data) == etag
+        store.write_bytes("s3://faces/up", b"")
+        assert store.read_bytes("s3://faces/up") == b""
 
 
 def test_a_write_that_fails_leaves_nothing(s3, proxy, tmp_path):
