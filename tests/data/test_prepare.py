@@ -181,7 +181,7 @@ def test_shards_serve_after_the_raw_data_is_gone(arrays, tmp_path):
 @pytest.mark.parametrize(
     "old,new,message",
     [
-        ('"schema_version": 1', '"schema_version": 9', "schema version 9"),
+        ('"schema_version": 2', '"schema_version": 9', "schema version 9"),
         ('"count": 10', '"count": 11', "checksum"),
         ('"shards"', '"shreds"', "not a manifest"),
         ("shard-000000.tar", "../../etc/passwd", "leaves the folder"),

@@ -1,10 +1,11 @@
-"""vmcmc data prepare|inspect|celeba-layout"""
+"""vmcmc data prepare|inspect|celeba-layout|bench"""
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
 
+from vmcmc_dist.cli import data_bench
 from vmcmc_dist.cli.keys import add_config
 
 
@@ -30,6 +31,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     layout.add_argument("--name", required=True, help="what the images are; never `celeba`")
     layout.add_argument("--licence", default="unknown: the user's images", help="a note")
     layout.set_defaults(run=run_layout)
+    data_bench.add(what.add_parser("bench", help="measure speed: decode"))
 
 
 def run_prepare(options: argparse.Namespace) -> int:

@@ -11,9 +11,10 @@ from vmcmc_dist.data.conditions import condition_of, conditions, visible
 from vmcmc_dist.data.config import ConditionConfig, DataConfig, cache_dir
 from vmcmc_dist.data.densities import DENSITIES, Density, DensityStream, density
 from vmcmc_dist.data.inspect import Inspection, inspect, write_grid
-from vmcmc_dist.data.manifest import LabelInfo, Manifest, ShardInfo, open_manifest
+from vmcmc_dist.data.manifest import LabelInfo, Manifest, open_manifest
 from vmcmc_dist.data.open import ensure_prepared, open_stream
 from vmcmc_dist.data.prepare import prepare
+from vmcmc_dist.data.shard_info import ShardInfo
 from vmcmc_dist.data.stream import Batch, ShardStream
 
 __all__ = [

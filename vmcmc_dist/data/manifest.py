@@ -5,27 +5,18 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from vmcmc_dist.data import store
+from vmcmc_dist.data import index, store
+from vmcmc_dist.data.shard_info import ShardInfo
 from vmcmc_dist.errors import DataError
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 NAME = "manifest.json"
-
-
-@dataclass(frozen=True)
-class ShardInfo:
-    """One tar file: its name below the manifest, samples, bytes and sha256 (empty = unknown)."""
-
-    name: str
-    count: int
-    bytes: int
-    sha256: str = ""
 
 
 @dataclass(frozen=True)
@@ -47,7 +38,9 @@ class Manifest:
 
     ``shape`` is (C, H, W) for images (dtype uint8) or (D,) for vectors (dtype float32).
     ``source_shape`` is (C', H, W) of the input images, where samples are pairs; else None.
+    ``blocks`` is the table of index.npy (index.DTYPE [K]): where the samples lie.
     ``base`` is the folder or s3:// prefix it lies in and is not stored.
+    ``stored_shape`` is the shape in the shards, where images are made smaller as they are read.
     """
 
     source: str
@@ -61,6 +54,10 @@ class Manifest:
     bad: tuple[str, ...] = ()
     base: str = ""
     source_shape: tuple[int, ...] | None = None
+    blocks: np.ndarray = field(
+        default_factory=lambda: np.zeros(0, dtype=index.DTYPE), compare=False, repr=False
+    )
+    stored_shape: tuple[int, ...] | None = None
 
     @property
     def num_samples(self) -> int:
@@ -81,9 +78,11 @@ class Manifest:
     @property
     def checksum(self) -> str:
         """sha256 of what the shards hold and how it is to be read."""
-        content = [self.source, self.split, self.shape, self.dtype, asdict(self.labels)]
+        shape = self.stored_shape or self.shape
+        content = [self.source, self.split, shape, self.dtype, asdict(self.labels)]
         content += [self.source_shape] if self.source_shape else []
         content += [[s.name, s.count, s.bytes, s.sha256] for s in self.shards]
+        content += [self.shape] if self.stored_shape else []
         return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
     def path(self, shard: int) -> str:
@@ -107,17 +106,24 @@ class Manifest:
                 "bad": list(self.bad),
                 "key": self.key,
                 "checksum": self.checksum,
+                "index": index.sha256(self.blocks),
                 "shards": [asdict(shard) for shard in self.shards],
             },
             indent=1,
         )
 
     @staticmethod
-    def from_json(text: str | bytes, base: str) -> Manifest:
-        """Read manifest.json; raises DataError naming what is wrong with it."""
+    def from_json(text: str | bytes, base: str, blocks: bytes) -> Manifest:
+        """Read manifest.json and index.npy; raises DataError naming what is wrong with them."""
         where = store.join(base, NAME)
         try:
             record = json.loads(text)
+            version = record["schema_version"]
+            if version == 1:
+                raise DataError(
+                    f"{where}: without a block table, as older versions wrote it; run `vmcmc data "
+                    f"index {base}`, which reads the shards once and writes it"
+                )
             manifest = Manifest(
                 source=record["source"],
                 shape=tuple(int(n) for n in record["shape"]),
@@ -131,7 +137,7 @@ class Manifest:
                 base=base,
                 source_shape=_optional_shape(record.get("source_shape")),
             )
-            version, checksum = record["schema_version"], record["checksum"]
+            checksum, index_sha256 = record["checksum"], record["index"]
         except (ValueError, KeyError, TypeError) as error:
             raise DataError(
                 f"{where}: not a manifest of ours ({type(error).__name__}: {error}); "
@@ -146,7 +152,24 @@ class Manifest:
             raise DataError(f"{where}: its checksum does not match; prepare the data again")
         if manifest.num_samples == 0:
             raise DataError(f"{where}: no samples in it; prepare the data again")
-        return manifest
+        table = store.join(base, index.NAME)
+        if hashlib.sha256(blocks).hexdigest() != index_sha256:
+            raise DataError(f"{table}: not the table of {NAME}; run `vmcmc data index {base}`")
+        return replace(manifest, blocks=_matching(index.from_bytes(blocks, table), manifest, table))
+
+
+def _matching(blocks: np.ndarray, manifest: Manifest, where: str) -> np.ndarray:
+    """The table, if it counts the samples of each shard as the manifest does."""
+    counts = np.bincount(blocks["shard"], blocks["count"], minlength=len(manifest.shards))
+    if not np.array_equal(counts, manifest.counts):
+        raise DataError(f"{where}: counts other samples than {NAME}; run `vmcmc data index`")
+    return blocks
+
+
+def write_manifest(manifest: Manifest, base: str) -> None:
+    """Write index.npy and then manifest.json, which makes the set complete, into ``base``."""
+    store.write_bytes(store.join(base, index.NAME), index.to_bytes(manifest.blocks))
+    store.write_bytes(store.join(base, NAME), manifest.to_json().encode())
 
 
 def _optional_shape(shape: list[int] | None) -> tuple[int, ...] | None:
@@ -163,19 +186,19 @@ def _shard(where: str, record: dict[str, Any]) -> ShardInfo:
 def open_manifest(path: str) -> Manifest:
     """The manifest of a folder or s3:// prefix of shards, or of a manifest.json itself.
 
-    Tars without a manifest of ours (any WebDataset) are scanned once; nothing is written.
+    Tars without a manifest of ours (any WebDataset) are read through once; nothing is written:
+    `vmcmc data index` writes what was found beside them.
     Raises DataError if there is neither.
     """
     base = path[: -len(NAME)].rstrip("/") or "." if path.endswith(NAME) else path
     where = store.join(base, NAME)
     if store.exists(where):
-        return Manifest.from_json(store.read_bytes(where), base)
+        table = store.join(base, index.NAME)
+        blocks = store.read_bytes(table) if store.exists(table) else b""
+        return Manifest.from_json(store.read_bytes(where), base, blocks)
     from vmcmc_dist.data.scan import scan
 
-    tars = {name: info for name, info in store.list_files(base).items() if name.endswith(".tar")}
-    if not tars:
-        raise DataError(f"{path}: no {NAME} and no .tar shards there; run `vmcmc data prepare`")
-    return scan(base, {name: size for name, (size, _) in tars.items()})
+    return scan(base)
 
 
 def holds_shards(path: str) -> bool:

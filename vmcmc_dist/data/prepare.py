@@ -14,10 +14,10 @@ from contextlib import contextmanager
 from multiprocessing import get_context
 from pathlib import Path
 
-from vmcmc_dist.data import celeba_layout, faces, store
+from vmcmc_dist.data import celeba_layout, faces, index, store
 from vmcmc_dist.data.config import DataConfig, cache_dir
-from vmcmc_dist.data.manifest import NAME, Manifest, ShardInfo, open_manifest
-from vmcmc_dist.data.shard_writer import ShardJob, coding, write_shard
+from vmcmc_dist.data.manifest import NAME, SCHEMA_VERSION, Manifest, open_manifest, write_manifest
+from vmcmc_dist.data.shard_writer import ShardJob, Written, coding, write_shard
 from vmcmc_dist.data.sources import OPENERS, Source
 from vmcmc_dist.data.sources.celeba import CelebA
 from vmcmc_dist.errors import ConfigError, DataError, ResourceError
@@ -48,12 +48,12 @@ def prepare(cfg: DataConfig, progress: Progress | None = None) -> Manifest:
         raise DataError(f"{cfg.root}: no samples of split {cfg.split!r}")
     with _workplace(out) as folder:
         manifest = _write(cfg, source, key, folder, progress)
-        (folder / NAME).write_text(manifest.to_json())
         if store.is_remote(out):
             for shard in manifest.shards:
                 store.upload(folder / shard.name, store.join(out, shard.name))
-            store.upload(folder / NAME, store.join(out, NAME))
+            write_manifest(manifest, out)
         else:
+            write_manifest(manifest, str(folder))
             _publish(folder, Path(out).expanduser())
     return open_manifest(out)
 
@@ -100,7 +100,7 @@ def _key(cfg: DataConfig) -> str:
         cfg.limit,
         cfg.format,
     ]
-    parts += [cfg.jpeg_quality, cfg.shard_samples, raw]
+    parts += [cfg.jpeg_quality, cfg.shard_samples, raw, SCHEMA_VERSION]
     if cfg.source == "pairs":
         parts += [cfg.input, cfg.target, cfg.input_channels, cfg.crops, cfg.crop_resize]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
@@ -158,38 +158,37 @@ def _write(
         )
         for k, start in enumerate(starts)
     ]
-    infos: list[ShardInfo] = []
+    kept: list[Written] = []
     bad: list[str] = []
     done = 0
-    for job, (info, refused) in zip(jobs, _results(source, jobs, processes(cfg)), strict=True):
+    for job, written in zip(jobs, _results(source, jobs, processes(cfg)), strict=True):
         done += len(job.samples)
-        bad += refused
+        bad += written.bad
         _check_bad(cfg, source, bad)
-        if info.count:
-            infos.append(info)
+        if written.info.count:
+            kept.append(written)
         else:
             job.path.unlink()
         if progress is not None:
             progress("shards", done, len(source))
-    if not infos:
+    if not kept:
         raise DataError(f"{cfg.root}: none of its {len(source)} images decodes; first: {bad[0]}")
     return Manifest(
         source=source.name,
         shape=code.shape,
         dtype="uint8" if len(code.shape) == 3 else "float32",
-        shards=tuple(infos),
+        shards=tuple(w.info for w in kept),
         labels=source.labels,
         licence=source.licence,
         split=cfg.split,
         key=key,
         bad=tuple(bad),
         source_shape=None if code.source is None else code.source.shape,
+        blocks=index.joined([w.blocks for w in kept]),
     )
 
 
-def _results(
-    source: Source, jobs: list[ShardJob], workers: int
-) -> Iterator[tuple[ShardInfo, list[str]]]:
+def _results(source: Source, jobs: list[ShardJob], workers: int) -> Iterator[Written]:
     """The jobs' results in order, from this process or from spawned ones."""
     workers = min(workers, len(jobs))
     if workers <= 1 or len(source) < SMALL:
@@ -213,7 +212,7 @@ def _hold(source: Source) -> None:
     _held["source"] = source
 
 
-def _write_held(job: ShardJob) -> tuple[ShardInfo, list[str]]:
+def _write_held(job: ShardJob) -> Written:
     return write_shard(_held["source"], job)
 
 

@@ -1,73 +1,117 @@
-"""A manifest for WebDataset tars that were not written by us, by reading them once."""
+"""A manifest for tars that came without one of ours, by reading them through once."""
 
 from __future__ import annotations
 
-import io
 import json
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
 
-from vmcmc_dist.data import shards, store
-from vmcmc_dist.data.manifest import LabelInfo, Manifest, ShardInfo
+from vmcmc_dist.data import index, samples, store, tar
+from vmcmc_dist.data.manifest import NAME, LabelInfo, Manifest, write_manifest
+from vmcmc_dist.data.shard_info import ShardInfo
 from vmcmc_dist.errors import DataError
 
+Progress = Callable[[str, int, int], None]
 
-def scan(base: str, sizes: dict[str, int]) -> Manifest:
-    """Count the samples of each tar and read shape and labels off the first sample.
+
+def scan(base: str, progress: Progress | None = None) -> Manifest:
+    """Count the samples of each tar below ``base``, read shape and labels off the first sample.
 
     Samples with ``KEY.input.EXT`` and ``KEY.target.EXT`` are pairs. Classes come from ``.cls``
     members, attributes from ``.json`` with a list ``attributes``.
     Raises DataError for a torn tar, or if the first sample holds no readable image.
     """
-    infos, first, classes = [], None, 0
-    for name, size in sizes.items():
-        path, count = store.join(base, name), 0
-        with shards.open_shard(path) as file, store.store_errors(path):
-            for sample in shards.tar_samples(path, file):
-                count += 1
-                first = first or (path, sample)
-                label = sample.get("cls", b"").strip()
+    names = [name for name in store.list_files(base) if name.endswith(".tar")]
+    if not names:
+        raise DataError(f"{base}: no {NAME} and no .tar shards there; run `vmcmc data prepare`")
+    infos: list[ShardInfo] = []
+    tables: list[np.ndarray] = []
+    first: tuple[str, tar.Sample, bytes] | None = None
+    classes = 0
+    for done, name in enumerate(names):
+        where = store.join(base, name)
+        with local_copy(where) as file:
+            info, table = index.index_tar(file, name, where=where)
+            data = file.read_bytes()
+        infos.append(info)
+        tables.append(table)
+        for sample in tar.samples(data, where):
+            first = first or (where, sample, data)
+            if "cls" in sample.members:
+                a, b = sample.members["cls"]
+                label = data[a:b].strip()
                 classes = max(classes, int(label) + 1) if label.isdigit() else classes
-        infos.append(ShardInfo(name, count, size))
+        if progress is not None:
+            progress("index", done + 1, len(names))
     if first is None:
         raise DataError(f"{base}: the shards hold no samples; prepare the data again")
-    path, sample = first
-    pairs = shards.is_pair(sample)
-    found = shards.encoded(path, sample, LabelInfo(), pairs=pairs)
-    shape, dtype = _shape(path, found)
-    source_shape = None if found.source is None else _shape(path, found.source)[0]
-    if source_shape is not None and source_shape[1:] != shape[1:]:
-        raise DataError(
-            f"{path}: sample {found.key}: input of {source_shape[2]}x{source_shape[1]} and target "
-            f"of {shape[2]}x{shape[1]} pixels; both images of a pair have the same size"
-        )
+    shape, dtype, source_shape = samples.shapes_of(*first)
     return Manifest(
         source=f"webdataset:{base.rstrip('/').rsplit('/', 1)[-1]}",
         shape=shape,
         dtype=dtype,
         shards=tuple(infos),
-        labels=_labels(sample, classes),
+        labels=_labels(first[1], first[2], classes),
         base=base,
         source_shape=source_shape,
+        blocks=index.joined(tables),
     )
 
 
-def _shape(path: str, found: shards.Encoded) -> tuple[tuple[int, ...], str]:
-    if found.extension in shards.VECTORS:
-        return np.load(io.BytesIO(found.data), allow_pickle=False).shape, "float32"
-    try:
-        image = Image.open(io.BytesIO(found.data))
-    except (UnidentifiedImageError, OSError, Image.DecompressionBombError) as error:
-        raise DataError(f"{path}: sample {found.key} does not decode ({error})") from None
-    return (len(image.getbands()), image.height, image.width), "uint8"
+def write_index(base: str, progress: Progress | None = None) -> Manifest:
+    """Read the shards below ``base`` and write their manifest and block table there.
+
+    A manifest that is there keeps what it says of the data (source, labels, licence, …); its
+    shards are checked against it. Raises DataError where they differ, and for torn tars.
+    """
+    where = store.join(base, NAME)
+    if not store.exists(where):
+        manifest = scan(base, progress)
+    else:
+        record = json.loads(store.read_bytes(where))
+        tables = []
+        for done, shard in enumerate(record["shards"]):
+            path = store.join(base, shard["name"])
+            with local_copy(path) as file:
+                info, table = index.index_tar(file, shard["name"], where=path)
+            if (info.count, info.bytes) != (shard["count"], shard["bytes"]) or (
+                shard["sha256"] and info.sha256 != shard["sha256"]
+            ):
+                raise DataError(f"{path}: is not what {NAME} says; prepare the data again")
+            tables.append(table)
+            if progress is not None:
+                progress("index", done + 1, len(record["shards"]))
+        blocks = index.joined(tables)
+        record |= {"schema_version": 2, "index": index.sha256(blocks)}
+        manifest = Manifest.from_json(json.dumps(record), base, index.to_bytes(blocks))
+    write_manifest(manifest, base)
+    return replace(manifest, base=base)
 
 
-def _labels(sample: dict, classes: int) -> LabelInfo:
+@contextmanager
+def local_copy(path: str) -> Iterator[Path]:
+    """A file on this machine: the file itself, or a copy of an s3:// object, deleted afterwards."""
+    if not store.is_remote(path):
+        with store.store_errors(path):
+            yield Path(path).expanduser()
+        return
+    with tempfile.TemporaryDirectory(prefix="vmcmc-") as folder:
+        copy = Path(folder) / "shard.tar"
+        store.reader().copy(path, copy)
+        yield copy
+
+
+def _labels(sample: tar.Sample, data: bytes, classes: int) -> LabelInfo:
     if classes:
         return LabelInfo("class", tuple(str(c) for c in range(classes)))
     try:
-        width = len(json.loads(sample.get("json", b"{}"))["attributes"])
+        start, stop = sample.members["json"]
+        width = len(json.loads(data[start:stop])["attributes"])
     except (ValueError, KeyError, TypeError):
         return LabelInfo()
     return LabelInfo("attributes", tuple(str(a) for a in range(width)))

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import io
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,15 +13,18 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from vmcmc_dist.data import shards  # secures webdataset before it is used
 from vmcmc_dist.data.config import DataConfig
-from vmcmc_dist.data.manifest import ShardInfo
+from vmcmc_dist.data.index import DTYPE, index_tar
+from vmcmc_dist.data.shard_info import ShardInfo
 from vmcmc_dist.data.sources.base import Raw, Source, UndecodableError
 from vmcmc_dist.data.sources.images import MODES, square
 from vmcmc_dist.data.sources.pairs import Pairs
+from vmcmc_dist.data.tar import INPUT, TARGET
 from vmcmc_dist.errors import ConfigError, DataError
 
-from webdataset import TarWriter  # isort: skip
+os.environ["WDS_SECURE"] = "1"  # before webdataset is imported: no pipe:, pickle, URL rewriting
+
+from webdataset import TarWriter
 
 MTIME = 0  # of every member, so that the bytes depend on the samples alone
 PNG_UP_TO = 32
@@ -91,8 +94,17 @@ def encode(value: Image.Image | np.ndarray, code: Coding) -> bytes:
     return buffer.getvalue()
 
 
-def write_shard(source: Source, job: ShardJob) -> tuple[ShardInfo, list[str]]:
-    """Write one tar; returns its record and the names of the images that did not decode."""
+@dataclass(frozen=True)
+class Written:
+    """A shard on the disk: its record, its blocks (index.DTYPE [K]), and what did not decode."""
+
+    info: ShardInfo
+    blocks: np.ndarray
+    bad: list[str]
+
+
+def write_shard(source: Source, job: ShardJob) -> Written:
+    """Write one tar."""
     bad: list[str] = []
     count = 0
     with open(job.path, "wb") as file, TarWriter(file, encoder=False, mtime=MTIME) as tar:
@@ -107,9 +119,10 @@ def write_shard(source: Source, job: ShardJob) -> tuple[ShardInfo, list[str]]:
                 raise DataError(f"{job.path.parent}: {error.strerror or error}") from None
             tar.write({"__key__": f"{i:09d}", **members, **_label(raw.label)})
             count += 1
-    with open(job.path, "rb") as written:
-        sha256 = hashlib.file_digest(written, "sha256").hexdigest()
-    return ShardInfo(job.path.name, count, job.path.stat().st_size, sha256), bad
+    if not count:
+        return Written(ShardInfo(job.path.name, 0, 0), np.zeros(0, dtype=DTYPE), bad)
+    info, blocks = index_tar(job.path, job.path.name)
+    return Written(info, blocks, bad)
 
 
 def _images(raw: Raw, code: Coding) -> dict[str, bytes]:
@@ -118,8 +131,8 @@ def _images(raw: Raw, code: Coding) -> dict[str, bytes]:
     if raw.source is None or code.source is None:
         return {code.extension: value}
     return {
-        f"{shards.INPUT}.{code.source.extension}": encode(raw.source, code.source),
-        f"{shards.TARGET}.{code.extension}": value,
+        f"{INPUT}.{code.source.extension}": encode(raw.source, code.source),
+        f"{TARGET}.{code.extension}": value,
     }
 
 

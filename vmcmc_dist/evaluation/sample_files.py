@@ -12,12 +12,15 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
-from vmcmc_dist.data.manifest import NAME, LabelInfo, Manifest, ShardInfo
+from vmcmc_dist.data import index
+from vmcmc_dist.data.manifest import LabelInfo, Manifest, write_manifest
 from vmcmc_dist.data.scaling import to_pixels
+from vmcmc_dist.data.shard_info import ShardInfo
 from vmcmc_dist.data.shard_writer import Coding, ShardJob, write_shard
 from vmcmc_dist.data.sources.base import Raw
 from vmcmc_dist.errors import ResourceError
@@ -47,28 +50,31 @@ class SampleFiles:
             batch = Batch(images, labels, first, self)
             path = self.folder / f"shard-{first:09d}.tar"
             samples = range(first, first + len(images))
-            info, _ = write_shard(batch, ShardJob(path, samples, Coding(self.shape, "png", 0)))
+            shard = write_shard(batch, ShardJob(path, samples, Coding(self.shape, "png", 0)))
         except OSError as error:
             raise ResourceError(
                 f"{self.folder} cannot be written ({error.strerror or error}); make room and run "
                 "the same command again to go on"
             ) from None
-        return torch.tensor(list(json.dumps(asdict(info)).encode()), dtype=torch.uint8)
+        record = {"info": asdict(shard.info), "blocks": shard.blocks.tolist()}
+        return torch.tensor(list(json.dumps(record).encode()), dtype=torch.uint8)
 
     def finish(self, written: list[Tensor]) -> None:
         """The manifest of the shards, in their order; nothing for a folder of PNGs."""
         if self.form == "folder":
             return
-        shards = tuple(ShardInfo(**json.loads(bytes(part.tolist()))) for part in written)
+        records = [json.loads(bytes(part.tolist())) for part in written]
+        tables = [np.array([tuple(b) for b in r["blocks"]], index.DTYPE) for r in records]
         manifest = Manifest(
             source=self.source,
             shape=self.shape,
             dtype="uint8",
-            shards=shards,
+            shards=tuple(ShardInfo(**record["info"]) for record in records),
             labels=self.labels,
             licence="samples of a model",
+            blocks=index.joined(tables),
         )
-        (self.folder / NAME).write_text(manifest.to_json())
+        write_manifest(manifest, str(self.folder))
 
 
 @dataclass
