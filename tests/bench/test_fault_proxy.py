@@ -73,9 +73,14 @@ class Store(BaseHTTPRequestHandler):
         pass
 
 
+class Server(ThreadingHTTPServer):
+    def handle_error(self, request, client_address) -> None:
+        """A proxy that breaks connections makes the store's sends fail; that is no news."""
+
+
 @pytest.fixture(scope="module")
 def store_url():
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Store)
+    server = Server(("127.0.0.1", 0), Store)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     yield f"http://127.0.0.1:{server.server_port}"
     server.shutdown()
