@@ -60,7 +60,7 @@ def decode_into(data: bytes | memoryview, extension: str, out: np.ndarray) -> No
         # (the stubs know no memoryview, the code takes any buffer)
         if not is_png:
             imagecodecs.webp_decode(data, out=out)  # type: ignore[arg-type]
-        elif data[INTERLACE]:  # libpng would warn of each one on stderr
+        elif data[INTERLACE]:  # libpng would warn of each one
             imagecodecs.spng_decode(data, out=out)  # type: ignore[arg-type]
         else:
             imagecodecs.png_decode(data, out=out)  # type: ignore[arg-type]
