@@ -18,12 +18,15 @@ from vmcmc_dist.data.image_header import (
     Header,
     UndecodableError,
     header,
+    png_header,
     refuse_many_scans,
 )
 
 __all__ = ["UndecodableError", "decode_into", "header"]
 
+INTERLACE = 28  # place of that byte in a PNG
 UINT8 = np.dtype(np.uint8)
+ERRORS = (ValueError, imagecodecs.PngError, imagecodecs.SpngError, imagecodecs.WebpError)
 FEW_PIXELS = 128 * 128  # many scans of so few take no harmful time
 JPEG_COLOURS = {1: "GRAY", 3: "RGB"}
 
@@ -52,7 +55,8 @@ def decode_into(data: bytes | memoryview, extension: str, out: np.ndarray) -> No
                 refuse_many_scans(data)
             decode_jpeg(data, JPEG_COLOURS[channels], buffer=out)
             return
-        found = _header(data, extension)
+        is_png = data[:8] == PNG
+        found = png_header(data) if is_png else _header(data, extension)
         if found == (width, height, 1) and channels == 3:
             grey = np.empty((height, width, 1), dtype=np.uint8)
             decode_into(data, extension, grey)
@@ -61,11 +65,13 @@ def decode_into(data: bytes | memoryview, extension: str, out: np.ndarray) -> No
         if found != (width, height, channels):
             raise _other(found, out)
         # (the stubs know no memoryview, the code takes any buffer)
-        if data[:8] == PNG:
-            imagecodecs.png_decode(data, out=out)  # type: ignore[arg-type]
-        else:
+        if not is_png:
             imagecodecs.webp_decode(data, out=out)  # type: ignore[arg-type]
-    except (ValueError, imagecodecs.PngError, imagecodecs.WebpError) as error:
+        elif data[INTERLACE]:  # libpng would warn of each one
+            imagecodecs.spng_decode(data, out=out)  # type: ignore[arg-type]
+        else:
+            imagecodecs.png_decode(data, out=out)  # type: ignore[arg-type]
+    except ERRORS as error:
         raise UndecodableError(f"does not decode ({error})") from None
 
 
