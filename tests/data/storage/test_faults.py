@@ -103,6 +103,7 @@ def test_after_the_budget_the_error_says_all(shard, proxy, name):
     assert len(proxy.log) >= 2
 
 
+@pytest.mark.stores("moto", "swift")
 def test_the_version_stays_pinned_through_retries(shard, proxy):
     new = DATA[::-1]
 
@@ -183,6 +184,7 @@ def test_a_flipped_bit_passes_and_is_left_to_the_checksum_of_the_block(shard, pr
     assert block[:5] == DATA[:5] and block[5] == DATA[5] ^ 1
 
 
+@pytest.mark.stores("moto", "swift")
 def test_a_fifth_of_all_requests_fail_and_every_byte_is_right(shard, proxy):
     proxy.faults = Schedule.even(0.2, seed=3)
     lines: list[str] = []
@@ -238,6 +240,7 @@ def test_a_long_listing_goes_on_from_its_page(s3, proxy, monkeypatch):
 SMALL, LARGE = 1000, (17 << 20) + 5  # by one request, and in parts
 
 
+@pytest.mark.stores("moto", "swift")
 @pytest.mark.parametrize(
     "name, size", [*((name, SMALL) for name in EVERY_OTHER), ("SlowDown", LARGE), ("reset", LARGE)]
 )
@@ -257,6 +260,7 @@ def test_writes_survive(s3, proxy, tmp_path, name, size):
         assert store.read_bytes("s3://faces/up") == b""
 
 
+@pytest.mark.stores("moto", "swift")
 def test_a_write_that_fails_leaves_nothing(s3, proxy, tmp_path):
     (tmp_path / "file").write_bytes(bytes(33 << 20))
     store.configure(RetryPolicy(seconds=0.3, first_s=0.05), stall_s=2.0)
@@ -278,6 +282,7 @@ def test_a_write_that_fails_leaves_nothing(s3, proxy, tmp_path):
         store.upload(tmp_path / "file", "s3://faces/up")
 
 
+@pytest.mark.stores("moto", "swift")
 def test_a_finished_upload_whose_answer_was_lost_is_finished(s3, proxy):
     data = np.random.default_rng(2).bytes(20 << 20)
     lost: list[str] = []
