@@ -228,5 +228,6 @@ def proxy(s3: Any, endpoint: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[F
     """A proxy in front of the server, which the environment points at; no faults until set."""
     with FaultProxy(endpoint) as proxy:
         monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.url)
+        s3fs.S3FileSystem.clear_instance_cache()  # of one that knows the server itself
         yield proxy
         s3fs.S3FileSystem.clear_instance_cache()
