@@ -33,6 +33,7 @@ BREAKS = {
     "cut": Fault("cut", AT),
     "reset": Fault("reset", AT),
     "stall": Fault("stall", AT),
+    "cut with the head": Fault("cut", 500),
     "cut before the first byte": Fault("cut", 0),
     "stall before the first byte": Fault("stall", 0),
 }
