@@ -100,7 +100,10 @@ def test_after_the_budget_the_error_says_all(shard, proxy, name):
     message = str(caught.value)
     last = str(fault.status) if fault.kind == "status" else ""
     assert message.startswith(f"{URL}: {last}") and f"at byte {START}" in message
-    assert f"({len(proxy.log)} tries over " in message and "data.retry_s" in message
+    tries = int(message.split(" tries over ")[0].rsplit("(", 1)[1])
+    # a try that a busy machine lets stall before it is sent does not come to the proxy
+    assert tries == len(proxy.log) or (name == "stall" and tries >= len(proxy.log))
+    assert "data.retry_s" in message
     assert len(proxy.log) >= 2
 
 
