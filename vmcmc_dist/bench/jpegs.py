@@ -44,12 +44,12 @@ class Jpegs:
         )
 
 
-def parse_size(text: str) -> tuple[int, int]:
-    """``481x321`` → (481, 321); raises ConfigError."""
-    width, _, height = text.partition("x")
-    if not (width.isdigit() and height.isdigit() and int(width) and int(height)):
-        raise ConfigError(f"{text!r} is no size; write WIDTHxHEIGHT, e.g. 256x256")
-    return int(width), int(height)
+def parse_size(text: str, form: str = "WIDTHxHEIGHT, e.g. 256x256") -> tuple[int, int]:
+    """``481x321`` → (481, 321); raises ConfigError, which says ``form``."""
+    first, _, second = text.partition("x")
+    if not (first.isdigit() and second.isdigit() and int(first) and int(second)):
+        raise ConfigError(f"{text!r}: write {form}")
+    return int(first), int(second)
 
 
 def jpegs_of(width: int, height: int, roots: Sequence[Path] = (), limit: int = 1000) -> Jpegs:

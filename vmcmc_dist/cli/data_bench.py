@@ -162,12 +162,13 @@ def run_shuffle(options: argparse.Namespace) -> int:
     from vmcmc_dist.bench.jpegs import parse_size
     from vmcmc_dist.bench.shuffle import WINDOWS, bench_shuffle
 
-    windows = [parse_size(text) for text in options.window] if options.window else WINDOWS
+    form = "STREAMSxBLOCKS, e.g. 24x4"
+    given = [parse_size(text, form) for text in options.window or ()]
     return _show(
         options,
         bench_shuffle(
             _shuffled(options),
-            windows,
+            given or WINDOWS,
             batch=options.batch,
             world_size=options.world_size,
             classes=options.classes,

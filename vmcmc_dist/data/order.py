@@ -34,6 +34,13 @@ def coin_flips(seed: int, index: np.ndarray) -> np.ndarray:
     return ((x ^ (x >> np.uint64(31))) & np.uint64(1)).astype(bool)
 
 
+def offsets_of(counts: np.ndarray) -> np.ndarray:
+    """First row of each block, and the number of all rows: int64 [K + 1]."""
+    offsets = np.zeros(len(counts) + 1, dtype=np.int64)
+    np.cumsum(counts, out=offsets[1:])
+    return offsets
+
+
 class Place(NamedTuple):
     """Where a position of the epoch lies: window of a stream, and how far into it."""
 
@@ -54,8 +61,8 @@ class Reach(NamedTuple):
 class EpochOrder:
     """Which row of the data set stands at each position of one epoch.
 
-    Rows number the samples in the manifest's order. Shapes: ``counts`` int64 [K], the samples of
-    each block; ``rows(positions)`` int64 [B] → int64 [B], positions in [0, sum(counts)).
+    Rows number the samples in the manifest's order. Shapes: ``counts`` integers [K], the samples
+    of each block; ``rows(positions)`` int64 [B] → int64 [B], positions in [0, sum(counts)).
     """
 
     def __init__(
@@ -69,10 +76,9 @@ class EpochOrder:
         shuffle: bool = True,
     ) -> None:
         self.seed, self.epoch, self.shuffle = seed, epoch, shuffle
-        self.counts = np.asarray(counts, dtype=np.int64)
-        self.offsets = np.concatenate([[0], np.cumsum(self.counts)])
+        number = len(counts)
+        self.offsets = offsets_of(counts)
         self.length = int(self.offsets[-1])
-        number = len(self.counts)
         if not shuffle:
             streams, shuffle_blocks = 1, 1
         blocks = rng(seed, epoch).permutation(number) if shuffle else np.arange(number)
@@ -80,7 +86,7 @@ class EpochOrder:
         self._blocks = [blocks[c::streams] for c in range(streams)]
         self._starts = [window_starts(len(dealt), shuffle_blocks) for dealt in self._blocks]
         self._ends = [
-            np.cumsum(np.add.reduceat(self.counts[dealt], starts))
+            np.cumsum(np.add.reduceat(counts[dealt], starts, dtype=np.int64))
             for dealt, starts in zip(self._blocks, self._starts, strict=True)
         ]
         self._round_robin(np.array([ends[-1] for ends in self._ends], dtype=np.int64))

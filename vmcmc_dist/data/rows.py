@@ -13,6 +13,7 @@ from vmcmc_dist.data.blocks import Blocks
 from vmcmc_dist.data.decoding import UndecodableError, decode_into, header
 from vmcmc_dist.data.fitting import fit_into
 from vmcmc_dist.data.manifest import Manifest
+from vmcmc_dist.data.order import offsets_of
 from vmcmc_dist.data.samples import Bad, Encoded
 from vmcmc_dist.data.tar import VECTORS
 from vmcmc_dist.errors import DataError
@@ -81,13 +82,13 @@ class Rows:
     ) -> None:
         self.manifest, self.blocks, self.resident = manifest, blocks, resident
         self.workers, self.max_pixels = workers, max_pixels
-        self.offsets = np.concatenate([[0], np.cumsum(manifest.blocks["count"].astype(np.int64))])
+        self.offsets = offsets_of(manifest.blocks["count"])
         self._decoders = ThreadPoolExecutor(workers, "vmcmc-decode") if workers > 1 else None
         number = manifest.num_samples if resident else 0
         self._all = Decoded.empty(number, manifest)
         self._have = np.zeros(number, dtype=bool)
         self._bad: dict[int, str] = {}
-        self._missing = manifest.blocks["count"].astype(np.int64)
+        self._missing = manifest.blocks["count"].astype(np.int64) if resident else np.zeros(0)
 
     def request(self, wanted: Iterable[int]) -> None:
         """Start to fetch these blocks, in this order, and forget others."""
