@@ -84,7 +84,7 @@ def test_the_next_good_one_of_the_window_stands_in(damaged):
         assert row == next(r for r in later if r not in BROKEN)
 
 
-@pytest.mark.filterwarnings("ignore:.*blocks for.*readers")
+@pytest.mark.filterwarnings("ignore:.*readers")
 @pytest.mark.parametrize("world", [2, 3, 6])
 def test_every_number_of_readers_replaces_alike(damaged, world):
     assert epoch(damaged, config(), world)[0] == epoch(damaged, config())[0]
