@@ -53,9 +53,8 @@ def test_what_went_in_comes_out(arrays):
     assert batch.y.tolist() == [r % 5 for r in batch.row.tolist()]
 
 
-def test_same_input_same_bytes_for_any_number_of_processes(arrays, tmp_path, monkeypatch):
+def test_same_input_same_bytes_for_any_number_of_processes(arrays, tmp_path):
     one = prepare(config(arrays, shards=str(tmp_path / "one")))
-    monkeypatch.setattr(PREPARE, "SMALL", 1)
     two = prepare(config(arrays, shards=str(tmp_path / "two"), prepare_workers=2))
     assert one.checksum == two.checksum
     for shard in one.shards:

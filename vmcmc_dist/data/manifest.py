@@ -40,6 +40,7 @@ class Manifest:
     ``source_shape`` is (C', H, W) of the input images, where samples are pairs; else None.
     ``blocks`` is the table of index.npy (index.DTYPE [K]): where the samples lie.
     ``base`` is the folder or s3:// prefix it lies in and is not stored.
+    ``small`` counts the raw images that were smaller than ``shape``, and were enlarged.
     ``stored_shape`` is the shape in the shards, where images are made smaller as they are read.
     """
 
@@ -52,6 +53,7 @@ class Manifest:
     split: str = "all"
     key: str = ""
     bad: tuple[str, ...] = ()
+    small: int = 0
     base: str = ""
     source_shape: tuple[int, ...] | None = None
     blocks: np.ndarray = field(
@@ -103,6 +105,7 @@ class Manifest:
                 "dtype": self.dtype,
                 "labels": {"kind": self.labels.kind, "names": list(self.labels.names)},
                 "bad": list(self.bad),
+                "small": self.small,
                 "key": self.key,
                 "checksum": self.checksum,
                 "index": index.sha256(self.blocks),
@@ -133,6 +136,7 @@ class Manifest:
                 split=record["split"],
                 key=record["key"],
                 bad=tuple(record["bad"]),
+                small=int(record.get("small", 0)),
                 base=base,
                 source_shape=_optional_shape(record.get("source_shape")),
             )

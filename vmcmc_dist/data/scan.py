@@ -14,6 +14,7 @@ import numpy as np
 from vmcmc_dist.data import index, samples, store, tar
 from vmcmc_dist.data.manifest import NAME, LabelInfo, Manifest, write_manifest
 from vmcmc_dist.data.shard_info import ShardInfo
+from vmcmc_dist.data.unfinished import is_unfinished
 from vmcmc_dist.errors import DataError
 
 Progress = Callable[[str, int, int], None]
@@ -26,7 +27,12 @@ def scan(base: str, progress: Progress | None = None) -> Manifest:
     members, attributes from ``.json`` with a list ``attributes``.
     Raises DataError for a torn tar, or if the first sample holds no readable image.
     """
-    names = [name for name in store.list_files(base) if name.endswith(".tar")]
+    files = list(store.list_files(base))
+    if is_unfinished(files):
+        raise DataError(
+            f"{base}: its preparation is not finished; run the same `vmcmc data prepare` again"
+        )
+    names = [name for name in files if name.endswith(".tar")]
     if not names:
         raise DataError(f"{base}: no {NAME} and no .tar shards there; run `vmcmc data prepare`")
     infos: list[ShardInfo] = []

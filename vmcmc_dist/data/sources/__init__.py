@@ -19,7 +19,7 @@ from vmcmc_dist.data.sources.folder import Folder
 from vmcmc_dist.data.sources.idx import FashionMnist, Mnist
 from vmcmc_dist.data.sources.pairs import Pairs
 
-__all__ = ["OPENERS", "Raw", "Source"]
+__all__ = ["BY_NAME", "OPENERS", "Raw", "Source"]
 
 OPENERS: dict[str, Callable[[DataConfig, Path], Source]] = {
     "celeba": CelebA,
@@ -31,3 +31,6 @@ OPENERS: dict[str, Callable[[DataConfig, Path], Source]] = {
     "arrays": Arrays,
     "pairs": Pairs,
 }
+
+BY_NAME = ("faces", "huggingface")
+"""Sources whose root may be a name instead of files: each machine gets them by itself."""
