@@ -24,7 +24,7 @@ OPEN = {
     "teaching": {"langevin", "models"},
     "data": set(),
     "evaluation": {"langevin", "models", "teaching", "data", "config", "trained"},
-    "bench": {"langevin", "models"},
+    "bench": {"langevin", "models", "data"},
     "engine": {
         "langevin", "models", "teaching", "data", "evaluation", "config", "trained", "bench",
     },
@@ -48,6 +48,8 @@ ONLY_IN = {
     "ray": ("engine/ray_launch.py", "engine/ray_map.py", "tuning/"),
     "deepspeed": ("engine/learner.py",),
     "webdataset": ("data/",),
+    "simplejpeg": ("data/", "bench/"),
+    "imagecodecs": ("data/", "bench/"),
     "fsspec": ("data/",),
     "s3fs": ("data/",),
     "omegaconf": ("config.py",),

@@ -76,6 +76,7 @@ RESUMABLE = (
     "train.sample_images", "train.checkpoint_images", "train.keep", "train.best",
     "energy.zero_stage", "vae.zero_stage", "data.root", "data.shards", "data.workers",
     "data.prefetch", "data.cache_mb", "data.verify", "data.prepare_workers",
+    "data.retry_s", "data.stall_s",
     "sampling", "evaluation", "resources", "watch", "guard",
 )  # fmt: skip
 """Keys that may change when a run is resumed; any other change is another run."""

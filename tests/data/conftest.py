@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 from PIL import Image
 from webdataset import TarWriter
 
-from vmcmc_dist.data import Manifest, open_manifest
+from vmcmc_dist.data import Manifest, index, open_manifest
 
 
 @pytest.fixture(autouse=True)
@@ -42,10 +43,13 @@ def grey_png() -> Callable[..., bytes]:
 
 
 @pytest.fixture
-def make_shards(tmp_path: Path) -> Callable[[Sequence[int]], Manifest]:
-    """Shards of numbered 4x4 images with the given counts; labels are number % 10."""
+def make_shards(tmp_path: Path) -> Callable[..., Manifest]:
+    """Shards of numbered 4x4 images with the given counts; labels are number % 10.
 
-    def make(counts: Sequence[int]) -> Manifest:
+    Blocks hold ``per_block`` samples (of 2048 bytes each); without it, a shard is one block.
+    """
+
+    def make(counts: Sequence[int], per_block: int | None = None) -> Manifest:
         folder = tmp_path / "shards"
         folder.mkdir()
         row = 0
@@ -54,9 +58,19 @@ def make_shards(tmp_path: Path) -> Callable[[Sequence[int]], Manifest]:
                 for _ in range(count):
                     tar.write({"__key__": f"{row:05d}", "png": png(numbered(row)), "cls": row % 10})
                     row += 1
-        return open_manifest(str(folder))
+        manifest = open_manifest(str(folder))
+        return manifest if per_block is None else recut(manifest, 2048 * per_block)
 
     return make
+
+
+def recut(manifest: Manifest, block_bytes: int) -> Manifest:
+    """The same shards with blocks of another length."""
+    tables = [
+        index.index_tar(Path(manifest.path(s)), info.name, block_bytes=block_bytes)[1]
+        for s, info in enumerate(manifest.shards)
+    ]
+    return dataclasses.replace(manifest, blocks=index.joined(tables))
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ UNEVEN = [5, 1, 9, 3, 3, 12, 2, 7, 1, 4, 6]
 
 
 def order(counts, **changes):
-    settings = {"seed": 3, "epoch": 2, "streams": 4, "shuffle_shards": 2} | changes
+    settings = {"seed": 3, "epoch": 2, "streams": 4, "shuffle_blocks": 2} | changes
     return EpochOrder(np.array(counts), **settings)
 
 
@@ -19,8 +19,8 @@ def order(counts, **changes):
 def test_equals_dealing_one_by_one(streams):
     epoch = order(UNEVEN, streams=streams)
     hands = [
-        np.concatenate([epoch.group_rows(c, g) for g in range(len(groups))]).tolist()
-        for c, groups in enumerate(epoch.groups)
+        np.concatenate([epoch.window_rows(c, w) for w in range(epoch.windows(c))]).tolist()
+        for c in range(epoch.streams)
     ]
     dealt = []
     while any(hands):
@@ -47,12 +47,25 @@ def test_epoch_and_seed_change_it_and_nothing_is_left_in_place():
         assert abs(np.corrcoef(rows[i], np.arange(1000))[0, 1]) < 0.35
 
 
-def test_shards_meet_others_in_every_epoch():
-    groups = [
-        {frozenset(g.tolist()) for hand in order([5] * 40, epoch=e).groups for g in hand}
+def windows(epoch: EpochOrder) -> list[list[list[int]]]:
+    """The blocks of each window of each stream."""
+    return [
+        [epoch.blocks(c, w).tolist() for w in range(epoch.windows(c))] for c in range(epoch.streams)
+    ]
+
+
+def test_blocks_meet_others_in_every_epoch():
+    met = [
+        {frozenset(w) for hand in windows(order([5] * 40, epoch=e)) for w in hand if len(w) > 1}
         for e in (0, 1)
     ]
-    assert len(groups[0] & groups[1]) < 5
+    assert met[0] and len(met[0] & met[1]) < 5
+
+
+def test_every_block_is_in_one_window():
+    for blocks, streams in ((1, 4), (7, 4), (24, 4), (41, 3)):
+        hands = windows(order([3] * blocks, streams=streams, shuffle_blocks=4))
+        assert sorted(b for hand in hands for w in hand for b in w) == list(range(blocks))
 
 
 def test_without_shuffling_it_is_the_shards_order():
@@ -60,14 +73,36 @@ def test_without_shuffling_it_is_the_shards_order():
     assert rows.tolist() == list(range(53))
 
 
-def test_a_group_is_bounded():
-    epoch = order([10] * 24, streams=4, shuffle_shards=3)
-    assert [len(groups) for groups in epoch.groups] == [2] * 4
-    assert all(len(group) == 3 for groups in epoch.groups for group in groups)
+def test_windows_grow_to_their_bound():
+    epoch = order([10] * 4 * 20, streams=4, shuffle_blocks=6)
+    assert [[len(w) for w in hand] for hand in windows(epoch)] == [[1, 2, 4, 6, 6, 1]] * 4
 
 
-def test_ten_thousand_shards_are_quick():
-    epoch = order([1000] * 10_000, streams=256)
+def test_a_place_is_where_its_row_is():
+    epoch = order(UNEVEN)
+    rows, _ = epoch.rows(np.arange(53))
+    for position in range(53):
+        stream, window, offset = epoch.place(position)
+        assert epoch.window_rows(stream, window)[offset] == rows[position]
+
+
+def test_reach_names_the_windows_touched():
+    epoch = order(UNEVEN)
+    rows, touched = epoch.rows(np.arange(8, 30))
+    of_block = np.repeat(np.arange(len(UNEVEN)), UNEVEN)
+    blocks = {
+        int(b)
+        for reach in touched
+        for w in range(reach.first, reach.last + 1)
+        for b in epoch.blocks(reach.stream, w)
+    }
+    assert set(of_block[rows].tolist()) <= blocks
+    for reach in touched:
+        assert epoch.window_of(reach.stream, reach.place) == reach.last
+
+
+def test_a_hundred_thousand_blocks_are_quick():
+    epoch = order([100] * 100_000, streams=256)
     rows, _ = epoch.rows(np.arange(9_999_000, 9_999_512))
     assert len(set(rows.tolist())) == 512
 

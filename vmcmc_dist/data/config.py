@@ -84,18 +84,32 @@ class DataConfig:
     )
     flip: bool = setting(False, "mirror images left to right with probability 1/2")
     shuffle: bool = setting(True, "a new order every epoch; off = the order of the shards")
-    shuffle_shards: int = setting(
-        4, "shards shuffled together within one stream (memory grows with it)", unit="shards", ge=1
+    shuffle_blocks: int = setting(
+        4,
+        "blocks (of about 512 KiB) shuffled together within one stream; memory grows with it",
+        unit="blocks",
+        ge=1,
     )
     streams: int = setting(
-        8, "canonical streams that an epoch is dealt into; best a multiple of the world size", ge=1
+        24,
+        "canonical streams that an epoch is dealt into; best a multiple of the world size",
+        ge=1,
+    )
+    readers: int = setting(
+        8, "blocks fetched at once, each by a thread", unit="threads", ge=1, le=256
     )
     workers: int = setting(2, "threads that decode; 0 = none", unit="threads", ge=0, le=256)
     prefetch: int = setting(4, "batches made ahead", unit="batches", ge=1)
     cache_mb: int = setting(
         1024, "decoded samples are kept in memory if all of them fit in this", unit="MiB", ge=0
     )
-    verify: bool = setting(True, "check each shard's sha256 when it is first read")
+    retry_s: float = setting(
+        120.0, "a read from S3 that fails is tried again for this long", unit="seconds", ge=0
+    )
+    stall_s: float = setting(
+        15.0, "a connection that brings nothing for this long is dropped", unit="seconds", gt=0
+    )
+    verify: bool = setting(True, "check each block's checksum when it is read")
     max_bad: float = setting(
         0.01, "share of undecodable images that is skipped before it is an error", ge=0, le=1
     )

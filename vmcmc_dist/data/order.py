@@ -1,18 +1,20 @@
-"""The order of an epoch, in closed form: a function of (seed, epoch) and the shards' counts alone.
+"""The order of an epoch, in closed form: a function of (seed, epoch) and the block table alone.
 
-1. shards are permuted by rng(seed, epoch);
-2. dealt like cards into C streams, C = min(streams, number of shards);
-3. within a stream, each group of ``shuffle_shards`` shards is shuffled together by
-   rng(seed, epoch, stream, group);
+1. blocks (runs of some samples, see index.py) are permuted by rng(seed, epoch);
+2. dealt like cards into C streams, C = min(streams, number of blocks);
+3. within a stream, each window of ``shuffle_blocks`` blocks is shuffled together by
+   rng(seed, epoch, stream, window); the first windows of an epoch hold 1, 2, 4, … blocks, so that
+   its first batch is soon there;
 4. the epoch takes one sample from each stream in turn; a stream that ends drops out.
 
-Nothing here knows ranks, batches or threads, so every reader agrees on what sample p is, and
-finding it reads nothing.
+Nothing here knows ranks, batches, threads or shards at hand, so every reader agrees on what sample
+p is, and finding it reads nothing.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
+from typing import NamedTuple
 
 import numpy as np
 
@@ -32,11 +34,28 @@ def coin_flips(seed: int, index: np.ndarray) -> np.ndarray:
     return ((x ^ (x >> np.uint64(31))) & np.uint64(1)).astype(bool)
 
 
+class Place(NamedTuple):
+    """Where a position of the epoch lies: window of a stream, and how far into it."""
+
+    stream: int
+    window: int
+    offset: int
+
+
+class Reach(NamedTuple):
+    """What positions touch of one stream: its windows first … last, and the last place in it."""
+
+    stream: int
+    first: int
+    last: int
+    place: int
+
+
 class EpochOrder:
     """Which row of the data set stands at each position of one epoch.
 
-    Rows number the samples in the manifest's order. Shapes: ``counts`` int64 [S];
-    ``rows(positions)`` int64 [B] → int64 [B], positions in [0, sum(counts)).
+    Rows number the samples in the manifest's order. Shapes: ``counts`` int64 [K], the samples of
+    each block; ``rows(positions)`` int64 [B] → int64 [B], positions in [0, sum(counts)).
     """
 
     def __init__(
@@ -46,7 +65,7 @@ class EpochOrder:
         seed: int,
         epoch: int,
         streams: int,
-        shuffle_shards: int,
+        shuffle_blocks: int,
         shuffle: bool = True,
     ) -> None:
         self.seed, self.epoch, self.shuffle = seed, epoch, shuffle
@@ -55,18 +74,32 @@ class EpochOrder:
         self.length = int(self.offsets[-1])
         number = len(self.counts)
         if not shuffle:
-            streams, shuffle_shards = 1, 1
-        shards = rng(seed, epoch).permutation(number) if shuffle else np.arange(number)
+            streams, shuffle_blocks = 1, 1
+        blocks = rng(seed, epoch).permutation(number) if shuffle else np.arange(number)
         streams = min(streams, number)
-        self.groups = [
-            [dealt[i : i + shuffle_shards] for i in range(0, len(dealt), shuffle_shards)]
-            for dealt in (shards[c::streams] for c in range(streams))
+        self._blocks = [blocks[c::streams] for c in range(streams)]
+        self._starts = [window_starts(len(dealt), shuffle_blocks) for dealt in self._blocks]
+        self._ends = [
+            np.cumsum(np.add.reduceat(self.counts[dealt], starts))
+            for dealt, starts in zip(self._blocks, self._starts, strict=True)
         ]
-        self._group_ends = [
-            np.cumsum([self.counts[group].sum() for group in groups]) for groups in self.groups
-        ]
-        self._round_robin(np.array([ends[-1] for ends in self._group_ends], dtype=np.int64))
+        self._round_robin(np.array([ends[-1] for ends in self._ends], dtype=np.int64))
         self._rows: OrderedDict[tuple[int, int], np.ndarray] = OrderedDict()
+
+    @property
+    def streams(self) -> int:
+        """Number of streams, C."""
+        return len(self._blocks)
+
+    def windows(self, stream: int) -> int:
+        """Number of windows of a stream."""
+        return len(self._starts[stream])
+
+    def blocks(self, stream: int, window: int) -> np.ndarray:
+        """The blocks of a window, int64."""
+        starts = self._starts[stream]
+        stop = starts[window + 1] if window + 1 < len(starts) else None
+        return self._blocks[stream][starts[window] : stop]
 
     def _round_robin(self, lengths: np.ndarray) -> None:
         """Tables for position → (stream, place in stream), with F(r) = Σ_c min(L_c, r).
@@ -91,37 +124,68 @@ class EpochOrder:
             place[here] = self._rounds[k] + turn
         return stream, place
 
-    def group_rows(self, stream: int, group: int) -> np.ndarray:
-        """The rows of one group in the order in which they are taken, int64."""
-        key = (stream, group)
+    def window_of(self, stream: int, place: int) -> int:
+        """The window that holds a place of a stream; the number of windows if none does."""
+        return int(np.searchsorted(self._ends[stream], place, side="right"))
+
+    def length_of(self, stream: int, window: int) -> int:
+        """Samples in a window."""
+        ends = self._ends[stream]
+        return int(ends[window] - (ends[window - 1] if window else 0))
+
+    def left_after(self, stream: int, place: int) -> int:
+        """Samples of a stream that come after a place."""
+        return int(self._ends[stream][-1]) - place - 1
+
+    def place(self, position: int) -> Place:
+        """The window that one position lies in."""
+        stream, place = (int(a[0]) for a in self.locate(np.array([position])))
+        window = self.window_of(stream, place)
+        return Place(stream, window, place - (int(self._ends[stream][window - 1]) if window else 0))
+
+    def window_rows(self, stream: int, window: int) -> np.ndarray:
+        """The rows of one window in the order in which they are taken, int64."""
+        key = (stream, window)
         if key not in self._rows:
-            shards = self.groups[stream][group]
             rows = np.concatenate(
-                [np.arange(self.offsets[s], self.offsets[s + 1], dtype=np.int64) for s in shards]
+                [
+                    np.arange(self.offsets[b], self.offsets[b + 1], dtype=np.int64)
+                    for b in self.blocks(stream, window)
+                ]
             )
             if self.shuffle:
-                rows = rng(self.seed, self.epoch, stream, group).permutation(rows)
+                rows = rng(self.seed, self.epoch, stream, window).permutation(rows)
             self._rows[key] = rows
-            if len(self._rows) > 2 * len(self.groups):
+            if len(self._rows) > 2 * self.streams:
                 self._rows.popitem(last=False)
         self._rows.move_to_end(key)
         return self._rows[key]
 
-    def rows(self, positions: np.ndarray) -> tuple[np.ndarray, list[tuple[int, int, bool]]]:
-        """Positions → rows int64 [B], and the groups they lie in as (stream, group, past half)."""
+    def rows(self, positions: np.ndarray) -> tuple[np.ndarray, list[Reach]]:
+        """Ascending positions → rows int64 [B], and what they touch of each stream."""
         streams, places = self.locate(positions)
         rows = np.empty(len(positions), dtype=np.int64)
         touched = []
         for c in np.unique(streams):
-            of_stream = streams == c
-            ends = self._group_ends[c]
-            group_of = np.searchsorted(ends, places[of_stream], side="right")
-            taken = np.empty(len(group_of), dtype=np.int64)
-            for g in np.unique(group_of):
-                start = ends[g - 1] if g else 0
-                inside = places[of_stream][group_of == g] - start
-                order = self.group_rows(int(c), int(g))
-                taken[group_of == g] = order[inside]
-                touched.append((int(c), int(g), bool(2 * inside[-1] >= len(order))))
-            rows[of_stream] = taken
+            of_stream = np.flatnonzero(streams == c)
+            ends = self._ends[c]
+            window_of = np.searchsorted(ends, places[of_stream], side="right")
+            for w in np.unique(window_of):
+                here = of_stream[window_of == w]
+                inside = places[here] - (ends[w - 1] if w else 0)
+                rows[here] = self.window_rows(int(c), int(w))[inside]
+            touched.append(
+                Reach(int(c), int(window_of[0]), int(window_of[-1]), int(places[of_stream[-1]]))
+            )
         return rows, touched
+
+
+def window_starts(blocks: int, shuffle_blocks: int) -> np.ndarray:
+    """First block of each window of a stream: windows of 1, 2, 4, …, K, K, … blocks."""
+    sizes = [1]
+    while sizes[-1] < shuffle_blocks:
+        sizes.append(min(2 * sizes[-1], shuffle_blocks))
+    ramp = np.cumsum([0, *sizes[:-1]])
+    rest = np.arange(ramp[-1] + sizes[-1], max(blocks, 1), shuffle_blocks)
+    starts = np.concatenate([ramp, rest])
+    return starts[starts < max(blocks, 1)]

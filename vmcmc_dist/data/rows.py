@@ -1,123 +1,204 @@
-"""Rows of the data set, decoded: a thread pool that reads shards and one that decodes samples."""
+"""Rows of the data set, decoded by a pool of threads into one array a batch."""
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 
 import numpy as np
 
-from vmcmc_dist.data import shards
+from vmcmc_dist.data import decoding
+from vmcmc_dist.data.blocks import Blocks
+from vmcmc_dist.data.decoding import UndecodableError, decode_into, header
 from vmcmc_dist.data.manifest import Manifest
+from vmcmc_dist.data.samples import Bad, Encoded
+from vmcmc_dist.data.tar import VECTORS
+from vmcmc_dist.errors import DataError
+
+
+@dataclass
+class Decoded:
+    """Samples in memory. Images lie as [B, H, W, C]: what decoders write and nets like to read.
+
+    x       uint8 [B, H, W, C] or float32 [B, D]
+    y       int64 [B] or [B, A], or None
+    source  uint8 [B, H, W, C'] the input images of pairs, or None
+    """
+
+    x: np.ndarray
+    y: np.ndarray | None
+    source: np.ndarray | None
+
+    @staticmethod
+    def empty(number: int, manifest: Manifest) -> Decoded:
+        """Room for ``number`` samples of a data set."""
+        labels, shape = manifest.labels, manifest.source_shape
+        width = (number,) if labels.width is None else (number, labels.width)
+        return Decoded(
+            np.empty((number, *_as_stored(manifest.shape)), dtype=manifest.dtype),
+            None if labels.kind == "none" else np.empty(width, dtype=np.int64),
+            None if shape is None else np.empty((number, *_as_stored(shape)), dtype=np.uint8),
+        )
+
+    def take(self, places: np.ndarray) -> Decoded:
+        """A copy of some of them."""
+        return Decoded(
+            self.x[places],
+            None if self.y is None else self.y[places],
+            None if self.source is None else self.source[places],
+        )
+
+    def put(self, places: np.ndarray, other: Decoded) -> None:
+        """Copy those of ``other`` to ``places``."""
+        self.x[places] = other.x
+        if self.y is not None:
+            self.y[places] = other.y
+        if self.source is not None:
+            self.source[places] = other.source
+
+
+def _as_stored(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """(C, H, W) → (H, W, C); vectors stay."""
+    return (*shape[1:], shape[0]) if len(shape) == 3 else shape
 
 
 class Rows:
-    """Random access to rows whose shards are at hand.
+    """Random access to rows whose blocks are at hand.
 
-    With ``resident`` every decoded sample stays in memory, so it is read and decoded once;
-    otherwise shards are held encoded, only while ``keep`` names them.
+    With ``resident`` every decoded sample stays in memory, so it is read and decoded once.
     """
 
-    def __init__(self, manifest: Manifest, *, workers: int, verify: bool, resident: bool) -> None:
-        self.manifest, self.verify, self.resident = manifest, verify, resident
-        self.offsets = np.concatenate([[0], np.cumsum(manifest.counts)])
-        self.workers = workers
-        self._verified: set[int] = set()
-        self._shards: dict[int, Future[list[shards.Encoded]]] = {}
-        self._readers = ThreadPoolExecutor(max(1, workers), "vmcmc-read") if workers else None
+    def __init__(
+        self,
+        manifest: Manifest,
+        blocks: Blocks,
+        *,
+        workers: int,
+        resident: bool,
+        max_pixels: int,
+    ) -> None:
+        self.manifest, self.blocks, self.resident = manifest, blocks, resident
+        self.workers, self.max_pixels = workers, max_pixels
+        self.offsets = np.concatenate([[0], np.cumsum(manifest.blocks["count"].astype(np.int64))])
         self._decoders = ThreadPoolExecutor(workers, "vmcmc-decode") if workers else None
         number = manifest.num_samples if resident else 0
+        self._all = Decoded.empty(number, manifest)
         self._have = np.zeros(number, dtype=bool)
-        self._x = np.empty((number, *manifest.shape), dtype=manifest.dtype)
-        self._y = self._labels(number)
-        self._source = self._sources(number)
-        self._missing = manifest.counts.copy()
+        self._bad: dict[int, str] = {}
+        self._missing = manifest.blocks["count"].astype(np.int64)
 
-    def _labels(self, number: int) -> np.ndarray | None:
-        labels = self.manifest.labels
-        if labels.kind == "none":
-            return None
-        shape = (number,) if labels.width is None else (number, labels.width)
-        return np.empty(shape, dtype=np.int64)
+    def request(self, wanted: Iterable[int]) -> None:
+        """Start to fetch these blocks, in this order, and forget others."""
+        self.blocks.request(b for b in wanted if not self.resident or self._missing[b])
 
-    def _sources(self, number: int) -> np.ndarray | None:
-        shape = self.manifest.source_shape
-        return None if shape is None else np.empty((number, *shape), dtype=self.manifest.dtype)
+    def fetch(self, rows: np.ndarray) -> tuple[Decoded, dict[int, str]]:
+        """Rows int64 [B] of requested blocks, and the bad ones: place in the batch → what is wrong.
 
-    def request(self, keep: Iterable[int]) -> None:
-        """Start reading the shards in ``keep`` that are not at hand, and forget all others."""
-        keep = set(keep)
-        for shard in [s for s in self._shards if s not in keep and not self.resident]:
-            self._shards.pop(shard).cancel()
-        for shard in sorted(keep - self._shards.keys()):
-            if not (self.resident and self._missing[shard] == 0):
-                self._shards[shard] = self._read(shard)
-
-    def _read(self, shard: int) -> Future[list[shards.Encoded]]:
-        verify = self.verify and shard not in self._verified
-        self._verified.add(shard)
-        if self._readers is not None:
-            return self._readers.submit(shards.read_shard, self.manifest, shard, verify=verify)
-        future: Future[list[shards.Encoded]] = Future()
-        future.set_result(shards.read_shard(self.manifest, shard, verify=verify))
-        return future
-
-    def fetch(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray | None, np.ndarray | None]:
-        """Rows int64 [B], of requested shards → x [B, *shape], labels int64 [B(, A)] or None, and
-        the input images of pairs [B, *source_shape] or None.
+        Places of bad rows hold no sample: the caller must fill them.
         """
         if not self.resident:
-            x = np.empty((len(rows), *self.manifest.shape), dtype=self.manifest.dtype)
-            y, source = self._labels(len(rows)), self._sources(len(rows))
-            self._decode(rows, x, y, source, np.arange(len(rows)))
-            return x, y, source
+            made = Decoded.empty(len(rows), self.manifest)
+            return made, self._decode(rows, made, np.arange(len(rows)))
         wanted = np.unique(rows[~self._have[rows]])
         if len(wanted):
-            self._decode(wanted, self._x, self._y, self._source, wanted)
+            bad = self._decode(wanted, self._all, wanted)
+            self._bad.update({int(wanted[i]): why for i, why in bad.items()})
             self._have[wanted] = True
-            touched = np.searchsorted(self.offsets, wanted, side="right") - 1
-            np.subtract.at(self._missing, touched, 1)
-            for shard in np.unique(touched):
-                if self._missing[shard] == 0:
-                    self._shards.pop(int(shard), None)
-        return (
-            self._x[rows],
-            None if self._y is None else self._y[rows],
-            None if self._source is None else self._source[rows],
-        )
+            np.subtract.at(self._missing, self._block_of(wanted), 1)
+        if not self._bad:
+            return self._all.take(rows), {}
+        return self._all.take(rows), {
+            i: self._bad[int(r)] for i, r in enumerate(rows) if int(r) in self._bad
+        }
 
-    def _decode(
-        self,
-        rows: np.ndarray,
-        x: np.ndarray,
-        y: np.ndarray | None,
-        source: np.ndarray | None,
-        places: np.ndarray,
-    ) -> None:
-        shard_of = np.searchsorted(self.offsets, rows, side="right") - 1
-        at_hand = {int(s): self._shards[int(s)].result() for s in np.unique(shard_of)}
+    def _block_of(self, rows: np.ndarray) -> np.ndarray:
+        return np.searchsorted(self.offsets, rows, side="right") - 1
 
-        def work(part: range) -> None:
+    def _decode(self, rows: np.ndarray, to: Decoded, places: np.ndarray) -> dict[int, str]:
+        block_of = self._block_of(rows)
+        inside = (rows - self.offsets[block_of]).tolist()
+        at_hand = {int(b): self.blocks.samples(int(b)) for b in np.unique(block_of)}
+        blocks, target = block_of.tolist(), places.tolist()
+
+        def work(part: range) -> dict[int, str]:
+            bad = {}
             for i in part:
-                shard = int(shard_of[i])
-                sample = at_hand[shard][int(rows[i] - self.offsets[shard])]
-                path = self.manifest.path(shard)
-                x[places[i]] = shards.decode(path, sample, self.manifest.shape)
-                if y is not None:
-                    y[places[i]] = sample.label
-                if source is not None and sample.source is not None:
-                    shape = source.shape[1:]
-                    source[places[i]] = shards.decode(path, sample.source, shape)
+                sample = at_hand[blocks[i]][inside[i]]
+                reason = self._one(sample, to, target[i], blocks[i])
+                if reason:
+                    bad[i] = f"{self.blocks.shard(blocks[i])}: sample {sample.key}: {reason}"
+            return bad
 
         if self._decoders is None or len(rows) < 2:
-            work(range(len(rows)))
-            return
-        parts = [range(w, len(rows), self.workers) for w in range(self.workers)]
-        for _ in self._decoders.map(work, parts):
-            pass
+            return work(range(len(rows)))
+        number = min(self.workers, len(rows))
+        bad: dict[int, str] = {}
+        for found in self._decoders.map(work, [range(w, len(rows), number) for w in range(number)]):
+            bad.update(found)
+        return bad
+
+    def _one(self, sample: Encoded | Bad, to: Decoded, place: int, block: int) -> str:
+        """Decode one sample to its place; the reason if it is bad, else nothing."""
+        if isinstance(sample, Bad):
+            return sample.reason
+        try:
+            self._value(sample, to.x[place], block)
+            if to.source is not None and sample.source is not None:
+                self._value(sample.source, to.source[place], block)
+        except UndecodableError as error:
+            return str(error)
+        if to.y is not None:
+            to.y[place] = sample.label
+        return ""
+
+    def _value(self, sample: Encoded, out: np.ndarray, block: int) -> None:
+        if out.ndim == 1:
+            out[:] = self._vector(sample, out, block)
+        elif sample.extension in VECTORS:
+            raise DataError(f"{self._where(sample, block)}: a vector where images are expected")
+        elif self.manifest.stored_shape is not None:
+            decoding.fit_into(sample.data, sample.extension, out, self.max_pixels)
+        else:
+            try:
+                decode_into(sample.data, sample.extension, out)
+            except UndecodableError:
+                self._refuse_other_size(sample, out, block)
+                raise
+
+    def _refuse_other_size(self, sample: Encoded, out: np.ndarray, block: int) -> None:
+        """An image that is whole but of another size is no damage: all of them may be."""
+        width, height, channels = header(sample.data)
+        if (height, width, channels) != out.shape:
+            raise DataError(
+                f"{self._where(sample, block)}: {width}x{height} with {channels} channels, "
+                f"expected {out.shape[1]}x{out.shape[0]} with {out.shape[2]}; set data.image_size "
+                "to a size that all images have at least, or prepare the data again"
+            )
+
+    def _vector(self, sample: Encoded, out: np.ndarray, block: int) -> np.ndarray:
+        if sample.extension not in VECTORS:
+            raise DataError(
+                f"{self._where(sample, block)}: an image where vectors of {len(out)} numbers are "
+                "expected"
+            )
+        try:
+            vector = np.load(io.BytesIO(sample.data), allow_pickle=False)
+        except (ValueError, OSError, EOFError) as error:
+            raise UndecodableError(f"not a .npy array ({error})") from None
+        if vector.shape != out.shape or vector.dtype != np.float32:
+            raise DataError(
+                f"{self._where(sample, block)}: {vector.dtype}{vector.shape}, expected "
+                f"float32{out.shape}"
+            )
+        return vector
+
+    def _where(self, sample: Encoded, block: int) -> str:
+        return f"{self.blocks.shard(block)}: member {sample.key}.{sample.extension}"
 
     def close(self) -> None:
-        """Stop the threads; reads under way end in the background."""
-        for pool in (self._readers, self._decoders):
-            if pool is not None:
-                pool.shutdown(wait=False, cancel_futures=True)
+        """Stop the threads."""
+        self.blocks.close()
+        if self._decoders is not None:
+            self._decoders.shutdown(wait=False, cancel_futures=True)

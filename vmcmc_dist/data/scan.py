@@ -110,7 +110,7 @@ def local_copy(path: str) -> Iterator[Path]:
         return
     with tempfile.TemporaryDirectory(prefix="vmcmc-") as folder:
         copy = Path(folder) / "shard.tar"
-        store.download(path, copy)
+        store.reader().copy(path, copy)
         yield copy
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,19 +13,38 @@ from typing import IO, Any
 
 import fsspec
 
-from vmcmc_dist.errors import ConfigError, DataError
+from vmcmc_dist.data.storage import objects
+from vmcmc_dist.data.storage import upload as put
+from vmcmc_dist.data.storage.client import S3, s3_filesystem
+from vmcmc_dist.data.storage.paths import is_remote, local_errors
+from vmcmc_dist.data.storage.ranges import RangeReader
+from vmcmc_dist.data.storage.remote_file import open_remote
+from vmcmc_dist.data.storage.retry import RetryPolicy
+from vmcmc_dist.errors import DataError
 
-BLOCK_BYTES = 8 << 20
+__all__ = [
+    "configure",
+    "exists",
+    "fetch",
+    "filesystem",
+    "is_remote",
+    "join",
+    "list_files",
+    "listing_fingerprint",
+    "open_file",
+    "open_s3",
+    "read_bytes",
+    "reader",
+    "store_errors",
+    "upload",
+    "write_bytes",
+]
+
+_settings = {"s3": S3()}
 
 
-def is_remote(path: str) -> bool:
-    """True for s3:// URLs; raises ConfigError for any other scheme (`pipe:` above all)."""
-    if path.startswith("s3://"):
-        return True
-    scheme = path.split(":", 1)[0] if ":" in path else ""
-    if scheme == "pipe" or "://" in path:
-        raise ConfigError(f"{path}: only local paths and s3://bucket/prefix are read")
-    return False
+def _s3() -> S3:
+    return _settings["s3"]
 
 
 def join(base: str, name: str) -> str:
@@ -32,88 +52,75 @@ def join(base: str, name: str) -> str:
     return f"{base.rstrip('/')}/{name}" if is_remote(base) else str(Path(base).expanduser() / name)
 
 
+def configure(policy: RetryPolicy, stall_s: float) -> None:
+    """How the functions of this file treat a store that fails, from now on in this process."""
+    _settings["s3"] = S3(policy, stall_s)
+
+
 def filesystem(path: str) -> tuple[Any, str]:
     """The fsspec filesystem of ``path`` (made anew in every process) and the path inside it."""
     if is_remote(path):
-        import s3fs  # noqa: F401  (registers s3:// before url_to_fs; heavy, so only when needed)
-    else:
-        path = str(Path(path).expanduser())
-    return fsspec.core.url_to_fs(path)
+        return s3_filesystem(), path[5:]
+    return fsspec.core.url_to_fs(str(Path(path).expanduser()))
 
 
 @contextmanager
 def store_errors(path: str) -> Iterator[None]:
-    """Turn storage failures into DataError naming ``path``; credentials never enter the message."""
-    if not is_remote(path):
-        try:
-            yield
-        except FileNotFoundError:
-            raise DataError(f"{path}: not found; check the path") from None
-        except PermissionError:
-            raise DataError(f"{path}: permission denied; check who may read it") from None
-        return
-    from botocore.exceptions import (
-        BotoCoreError,
-        ClientError,
-        EndpointConnectionError,
-        NoCredentialsError,
-    )
+    """Turn failures of the local disk into DataError naming ``path``.
 
-    bucket = path[5:].split("/", 1)[0]
-    try:
+    Reads from s3:// raise DataError by themselves.
+    """
+    with local_errors(path):
         yield
-    except FileNotFoundError:
-        raise DataError(
-            f"{path}: no such bucket or object; check the name of bucket {bucket!r} and the "
-            "prefix, and AWS_ENDPOINT_URL if the store is not AWS"
-        ) from None
-    except PermissionError:
-        raise DataError(
-            f"{path}: access denied; set AWS_PROFILE or AWS_ACCESS_KEY_ID and "
-            f"AWS_SECRET_ACCESS_KEY to an account that may list and read bucket {bucket!r}"
-        ) from None
-    except NoCredentialsError:
-        raise DataError(
-            f"{path}: no credentials; set AWS_PROFILE, or AWS_ACCESS_KEY_ID and "
-            "AWS_SECRET_ACCESS_KEY"
-        ) from None
-    except EndpointConnectionError:
-        raise DataError(
-            f"{path}: the store cannot be reached; check the network and AWS_ENDPOINT_URL"
-        ) from None
-    except (BotoCoreError, ClientError, TimeoutError, ConnectionError) as error:
-        raise DataError(f"{path}: the store failed ({type(error).__name__}); try again") from None
-    except OSError as error:
-        raise DataError(f"{path}: the store failed ({error.strerror or 'I/O error'})") from None
+
+
+def reader() -> RangeReader:
+    """A reader that pins versions from now on, with the settings of this process."""
+    s3 = _s3()
+    return RangeReader(s3.policy, stall_s=s3.stall_s, on_retry=s3.on_retry)
 
 
 def open_file(path: str) -> IO[bytes]:
     """Open for reading in binary; raises DataError where it is missing or not permitted."""
-    with store_errors(path):
-        if not is_remote(path):
-            return open(Path(path).expanduser(), "rb")
-        fs, inner = filesystem(path)
-        return fs.open(inner, "rb", block_size=BLOCK_BYTES, cache_type="readahead")
+    if is_remote(path):
+        return open_remote(reader(), path)
+    with local_errors(path):
+        return open(Path(path).expanduser(), "rb")
 
 
 def open_s3(url: str, mode: str = "rb", bufsize: int = 8192, **_: Any) -> IO[bytes]:
-    """WebDataset's opener for s3:// URLs, through s3fs."""
+    """WebDataset's opener for s3:// URLs."""
     return open_file(url)
 
 
 def read_bytes(path: str) -> bytes:
     """The whole of a small file."""
-    with open_file(path) as file, store_errors(path):
-        return file.read()
+    if is_remote(path):
+        return reader().read_all(path)
+    with local_errors(path):
+        return Path(path).expanduser().read_bytes()
+
+
+def write_bytes(url: str, data: bytes) -> str:
+    """Write a file: whole, or not at all. Returns the ETag of s3:// objects, else ""."""
+    if is_remote(url):
+        return put.write(_s3(), url, data)
+    path = Path(url).expanduser()
+    partial = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}")
+    with local_errors(url):
+        try:
+            partial.write_bytes(data)
+            partial.replace(path)
+        finally:
+            partial.unlink(missing_ok=True)
+    return ""
 
 
 def exists(path: str) -> bool:
     """True if the file is there; a missing bucket or a refusal raises DataError."""
-    if not is_remote(path):
-        return Path(path).expanduser().exists()
-    fs, inner = filesystem(path)
-    with store_errors(path):
-        return bool(fs.isfile(inner))
+    if is_remote(path):
+        return objects.exists(_s3(), path)
+    return Path(path).expanduser().exists()
 
 
 def list_files(path: str) -> dict[str, tuple[int, str]]:
@@ -122,19 +129,7 @@ def list_files(path: str) -> dict[str, tuple[int, str]]:
     Raises DataError if the folder or bucket is missing or not permitted.
     """
     if is_remote(path):
-        fs, inner = filesystem(path)
-        fs.invalidate_cache()
-        with store_errors(path):
-            found = fs.find(inner, detail=True)
-            if not found and not fs.exists(inner):
-                raise FileNotFoundError(path)
-        return {
-            name[len(inner) :].lstrip("/") or name.rsplit("/", 1)[-1]: (
-                int(info["size"]),
-                str(info.get("ETag", "")),
-            )
-            for name, info in sorted(found.items())
-        }
+        return objects.find(_s3(), path)
     root = Path(path).expanduser()
     if not root.exists():
         raise DataError(f"{path}: no such file or folder; check data.root")
@@ -164,16 +159,18 @@ def fetch(url: str, folder: Path) -> Path:
     target = folder / listing_fingerprint(files)[:16]
     if not target.exists():
         partial = target.with_name(f".{target.name}.{os.getpid()}")
-        fs, inner = filesystem(url)
+        reads = reader()
+        alone = list(files) == [url.rsplit("/", 1)[-1]] and exists(url)
         try:
-            with store_errors(url):
-                for name in files:
-                    local = partial / name
-                    if not local.resolve().is_relative_to(partial.resolve()):
-                        raise DataError(f"{url}: object name {name!r} leaves the folder; refused")
-                    local.parent.mkdir(parents=True, exist_ok=True)
-                    alone = len(files) == 1 and inner.endswith(name)
-                    fs.get_file(inner if alone else f"{inner}/{name}", str(local))
+            for name, (_, listed) in files.items():
+                local = partial / name
+                if not local.resolve().is_relative_to(partial.resolve()):
+                    raise DataError(f"{url}: object name {name!r} leaves the folder; refused")
+                local.parent.mkdir(parents=True, exist_ok=True)
+                source = url if alone else join(url, name)
+                reads.copy(source, local)
+                if listed.strip('"') != reads.version(source).strip('"'):
+                    raise DataError(f"{source}: changed while {url} was copied; start again")
             partial.rename(target)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
@@ -181,28 +178,10 @@ def fetch(url: str, folder: Path) -> Path:
     return target / only[0] if len(only) == 1 and "/" not in only[0] else target
 
 
-def upload(local: Path, url: str) -> None:
-    """Copy one local file to s3://; raises DataError when refused."""
-    fs, inner = filesystem(url)
-    with store_errors(url):
-        fs.put_file(str(local), inner)
+def upload(local: Path, url: str) -> str:
+    """Copy one local file to s3://, whole or not at all; returns its ETag.
 
-
-def write_bytes(path: str, data: bytes) -> None:
-    """Write a small file, whole or not at all; raises DataError when refused."""
-    with store_errors(path):
-        if is_remote(path):
-            fs, inner = filesystem(path)
-            fs.pipe_file(inner, data)
-            return
-        target = Path(path).expanduser()
-        partial = target.with_name(f".{target.name}.{os.getpid()}")
-        partial.write_bytes(data)
-        partial.replace(target)
-
-
-def download(url: str, path: Path) -> None:
-    """Copy one s3:// object to a new local file; raises DataError when refused."""
-    fs, inner = filesystem(url)
-    with store_errors(url):
-        fs.get_file(inner, str(path))
+    Raises DataError when refused, or after the budget.
+    """
+    is_remote(url)
+    return put.upload(_s3(), local, url)

@@ -11,19 +11,22 @@ from types import TracebackType
 import numpy as np
 import torch
 
+from vmcmc_dist.data.blocks import Blocks, Bytes
 from vmcmc_dist.data.config import DataConfig
+from vmcmc_dist.data.ledger import Ledger
 from vmcmc_dist.data.manifest import Manifest
-from vmcmc_dist.data.order import EpochOrder, coin_flips
+from vmcmc_dist.data.order import EpochOrder, Reach, coin_flips
 from vmcmc_dist.data.prefetch import Prefetcher
-from vmcmc_dist.data.rows import Rows
-from vmcmc_dist.errors import ConfigError
+from vmcmc_dist.data.rows import Decoded, Rows
+from vmcmc_dist.data.storage.source import Source
+from vmcmc_dist.errors import ConfigError, DataError
 
 
 @dataclass(frozen=True)
 class Batch:
     """One rank's share of a global batch.
 
-    x      uint8 [B, C, H, W] images or float32 [B, D] vectors
+    x      uint8 [B, C, H, W] images (channels last in memory) or float32 [B, D] vectors
     y      int64 [B] classes, int64 [B, A] attributes (0/1), or None
     index  int64 [B] global sample index p, counted over epochs: epoch p // N, position p % N
     row    int64 [B] the sample's number in the data set, in the manifest's order
@@ -49,7 +52,11 @@ class ShardStream:
             for batch in stream: ...
             checkpointed = stream.images
 
-    Raises DataError, from the iterator, for torn, missing or wrong shards.
+    A bad sample (its image or label cannot be read) is named in the log, counted in ``ledger``
+    and replaced by the next good one of its window, so that batches keep their size.
+
+    Raises DataError, from the iterator, for torn, missing or wrong shards, and for more bad
+    samples than ``cfg.max_bad`` allows.
     """
 
     def __init__(
@@ -71,7 +78,9 @@ class ShardStream:
         self.manifest = manifest
         self.batch_size = local_batch * world_size
         self.images = images
-        batches = _Batches(manifest, cfg, seed, rank, world_size, local_batch, images)
+        self.source = Source(retry_s=cfg.retry_s, stall_s=cfg.stall_s)
+        batches = _Batches(manifest, cfg, self.source, seed, rank, world_size, local_batch, images)
+        self.ledger, self._blocks = batches.ledger, batches.rows.blocks
         self._batches = Prefetcher(iter(batches), cfg.prefetch if cfg.workers else 0)
         self._finalizer = weakref.finalize(self, _stop, self._batches, batches.rows)
 
@@ -82,6 +91,10 @@ class ShardStream:
         batch = next(self._batches)
         self.images += self.batch_size
         return batch
+
+    def held_bytes(self) -> int:
+        """Bytes of encoded blocks in memory, those under way included."""
+        return self._blocks.held_bytes()
 
     def close(self) -> None:
         """Stop all threads. Safe to call twice."""
@@ -104,22 +117,33 @@ def _stop(batches: Prefetcher[Batch], rows: Rows) -> None:
     rows.close()
 
 
+def memory_bound(manifest: Manifest, cfg: DataConfig, world_size: int) -> int:
+    """Bytes of encoded blocks that one reader holds at the most: the windows in use of its
+    streams, and the next window of each.
+    """
+    blocks = manifest.blocks
+    if not len(blocks):
+        return 0
+    streams = min(cfg.streams, len(blocks)) if cfg.shuffle else 1
+    own = -(-streams // world_size) if streams % world_size == 0 else streams
+    window = cfg.shuffle_blocks if cfg.shuffle else 1
+    return min(2 * window * own, len(blocks)) * int(blocks["bytes"].max())
+
+
 def _warn_shared(manifest: Manifest, cfg: DataConfig, rank: int, world_size: int) -> None:
-    streams = min(cfg.streams, len(manifest.shards)) if cfg.shuffle else 1
+    streams = min(cfg.streams, len(manifest.blocks)) if cfg.shuffle else 1
     if rank != 0 or world_size == 1 or streams % world_size == 0:
         return
-    if len(manifest.shards) < world_size:
-        samples = max(1, manifest.num_samples // (4 * world_size))
+    if len(manifest.blocks) < world_size:
         warnings.warn(
-            f"{manifest.base}: {len(manifest.shards)} shards for {world_size} readers: the order "
-            "stays right, but every reader reads every shard; prepare the data again with "
-            f"data.shard_samples={samples}",
+            f"{manifest.base}: {len(manifest.blocks)} blocks for {world_size} readers: the order "
+            "stays right, but every reader reads every block",
             stacklevel=3,
         )
     else:
         warnings.warn(
             f"data.streams={streams} is not a multiple of {world_size} readers: the order stays "
-            f"right, but shards are read by several readers; set data.streams={world_size} or a "
+            f"right, but blocks are read by several readers; set data.streams={world_size} or a "
             "multiple (this changes the order)",
             stacklevel=3,
         )
@@ -132,6 +156,7 @@ class _Batches:
         self,
         manifest: Manifest,
         cfg: DataConfig,
+        source: Bytes,
         seed: int,
         rank: int,
         world_size: int,
@@ -142,19 +167,31 @@ class _Batches:
         self.rank, self.world_size, self.local_batch = rank, world_size, local_batch
         self.images = images
         fits = manifest.num_samples * manifest.sample_bytes <= cfg.cache_mb << 20
-        self.rows = Rows(manifest, workers=cfg.workers, verify=cfg.verify, resident=fits)
+        blocks = Blocks(
+            manifest, source, readers=cfg.readers if cfg.workers else 0, verify=cfg.verify
+        )
+        self.rows = Rows(
+            manifest, blocks, workers=cfg.workers, resident=fits, max_pixels=cfg.max_pixels
+        )
+        self.ledger = Ledger(
+            manifest.num_samples,
+            rank=rank,
+            world_size=world_size,
+            images=images,
+            max_bad=cfg.max_bad,
+        )
         self._orders: dict[int, EpochOrder] = {}
-        self._in_use: dict[int, set[int]] = {}
+        self._in_use: dict[int, list[int]] = {}
 
     def order(self, epoch: int) -> EpochOrder:
         """The order of one epoch; the last two are kept."""
         if epoch not in self._orders:
             self._orders[epoch] = EpochOrder(
-                self.manifest.counts,
+                self.manifest.blocks["count"],
                 seed=self.seed,
                 epoch=epoch,
                 streams=self.cfg.streams,
-                shuffle_shards=self.cfg.shuffle_shards,
+                shuffle_blocks=self.cfg.shuffle_blocks,
                 shuffle=self.cfg.shuffle,
             )
             for old in [e for e in self._orders if e < epoch - 1]:
@@ -166,40 +203,90 @@ class _Batches:
         share = np.arange(self.local_batch, dtype=np.int64) * self.world_size + self.rank
         while True:
             index = first + share
-            row, keep = self.plan(index)
-            self.rows.request(keep)
-            x, y, source = self.rows.fetch(row)
-            if self.cfg.flip and x.ndim == 4:
-                coins = coin_flips(self.seed, index)[:, None, None, None]
-                x = np.where(coins, x[..., ::-1], x)
-                source = None if source is None else np.where(coins, source[..., ::-1], source)
+            row, wanted = self.plan(index)
+            self.rows.request(wanted)
+            made, bad = self.rows.fetch(row)
+            self.ledger.give(index, row)
+            for place, why in sorted(bad.items()):
+                self.ledger.note_bad(int(index[place]), int(row[place]), why)
+                row[place] = self._stand_in(int(index[place]), made, place)
+            if self.cfg.flip and len(self.manifest.shape) == 3:
+                self._flip(index, made)
             yield Batch(
-                torch.from_numpy(x),
-                None if y is None else torch.from_numpy(y),
+                _channels_first(made.x),
+                None if made.y is None else torch.from_numpy(made.y),
                 torch.from_numpy(index),
                 torch.from_numpy(row),
-                None if source is None else torch.from_numpy(source),
+                None if made.source is None else _channels_first(made.source),
             )
             first += self.local_batch * self.world_size
 
-    def plan(self, index: np.ndarray) -> tuple[np.ndarray, set[int]]:
-        """Global indices → rows, and the shards to hold: each stream's group, soon the next too."""
+    def plan(self, index: np.ndarray) -> tuple[np.ndarray, list[int]]:
+        """Global indices → rows, and the blocks to hold, in the order of need.
+
+        Of each stream: the windows that the batch touches, and, where threads read, those that
+        the next ``prefetch`` batches and half a window more will.
+        """
         epoch, position = np.divmod(index, self.manifest.num_samples)
         rows = np.empty_like(index)
-        fresh: dict[int, set[int]] = {}
+        now: dict[int, list[int]] = {}
+        soon: dict[int, list[int]] = {}
         for e in np.unique(epoch):
             order = self.order(int(e))
             rows[epoch == e], touched = order.rows(position[epoch == e])
-            for stream, group, past_half in touched:
-                held = fresh.setdefault(stream, set())
-                held.update(int(s) for s in order.groups[stream][group])
-                if past_half:
-                    held.update(self._next_group(int(e), stream, group))
-        self._in_use.update(fresh)
-        return rows, set().union(*self._in_use.values())
+            for reach in touched:
+                windows = range(reach.first, reach.last + 1)
+                blocks = [order.blocks(reach.stream, w) for w in windows]
+                now.setdefault(reach.stream, []).extend(np.concatenate(blocks).tolist())
+                soon[reach.stream] = self._ahead(int(e), reach) if self.cfg.workers else []
+        for stream, blocks in now.items():
+            self._in_use[stream] = blocks + soon[stream]
+        return rows, [b for blocks in now.values() for b in blocks] + self._held()
 
-    def _next_group(self, epoch: int, stream: int, group: int) -> list[int]:
+    def _ahead(self, epoch: int, reach: Reach) -> list[int]:
+        """The blocks of a stream that will be needed soon, in this epoch and the next."""
+        order, stream = self.order(epoch), reach.stream
+        batches = -(-self.cfg.prefetch * self.local_batch * self.world_size // order.streams)
+        lead = batches + order.length_of(stream, reach.last) // 2 + 1
+        stop = order.window_of(stream, reach.place + lead)
+        windows = range(reach.last + 1, min(stop + 1, order.windows(stream)))
+        blocks = [int(b) for w in windows for b in order.blocks(stream, w)]
+        beyond = lead - order.left_after(stream, reach.place)
+        if beyond > 0:
+            following = self.order(epoch + 1)
+            stop = min(following.window_of(stream, beyond - 1) + 1, following.windows(stream))
+            blocks += [int(b) for w in range(stop) for b in following.blocks(stream, w)]
+        return blocks
+
+    def _held(self) -> list[int]:
+        return [b for blocks in self._in_use.values() for b in blocks]
+
+    def _stand_in(self, index: int, made: Decoded, place: int) -> int:
+        """Fill the place of a bad sample with the next good one of its window; returns its row."""
+        epoch, position = divmod(index, self.manifest.num_samples)
         order = self.order(epoch)
-        if group + 1 < len(order.groups[stream]):
-            return [int(s) for s in order.groups[stream][group + 1]]
-        return [int(s) for s in self.order(epoch + 1).groups[stream][0]]
+        stream, window, offset = order.place(position)
+        rows = order.window_rows(stream, window)
+        self.rows.request(order.blocks(stream, window).tolist() + self._held())
+        for step in range(1, len(rows)):
+            row = rows[(offset + step) % len(rows)]
+            one, bad = self.rows.fetch(np.array([row]))
+            if not bad:
+                made.put(np.array([place]), one)
+                return int(row)
+        raise DataError(
+            f"none of the {len(rows)} samples of one window is good; see what `vmcmc data verify "
+            f"{self.manifest.base}` says"
+        )
+
+    def _flip(self, index: np.ndarray, made: Decoded) -> None:
+        coins = np.flatnonzero(coin_flips(self.seed, index))
+        for values in (made.x, made.source):
+            if values is not None:
+                values[coins] = values[coins, :, ::-1]
+
+
+def _channels_first(values: np.ndarray) -> torch.Tensor:
+    """[B, H, W, C] → [B, C, H, W] over the same memory; vectors pass."""
+    tensor = torch.from_numpy(values)
+    return tensor.permute(0, 3, 1, 2) if tensor.ndim == 4 else tensor

@@ -8,8 +8,11 @@ from typing import NamedTuple, Protocol
 import numpy as np
 from PIL import Image
 
+from vmcmc_dist.data.image_header import UndecodableError
 from vmcmc_dist.data.manifest import LabelInfo
 from vmcmc_dist.errors import DataError
+
+__all__ = ["NoSplitError", "Raw", "Source", "UndecodableError", "missing"]
 
 
 class Raw(NamedTuple):
@@ -58,10 +61,6 @@ class Source(Protocol):
 
 class NoSplitError(DataError):
     """The data set has no such part: it is not torn, there is none."""
-
-
-class UndecodableError(DataError):
-    """One raw image that cannot be read."""
 
 
 def missing(path: Path, what: str, how: str) -> DataError:

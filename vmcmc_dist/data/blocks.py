@@ -1,0 +1,106 @@
+"""Blocks at hand: fetched ahead by threads, checked, and split into encoded samples."""
+
+from __future__ import annotations
+
+import logging
+import zlib
+from collections.abc import Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Protocol
+
+from vmcmc_dist.data.manifest import Manifest
+from vmcmc_dist.data.samples import Bad, Encoded, split_block
+from vmcmc_dist.errors import DataError
+
+log = logging.getLogger(__name__)
+READS = 3  # of a block whose checksum is wrong, before its samples count as bad
+
+
+class Bytes(Protocol):
+    """Where bytes come from: a range reader, with a cache before it or not."""
+
+    def size(self, url: str) -> int:
+        """Bytes of the whole object."""
+
+    def read(self, url: str, start: int, length: int, *, fresh: bool = False) -> bytes:
+        """Bytes [start, start + length); ``fresh`` passes over every cache."""
+
+
+class Blocks:
+    """The blocks that are in use or soon will be; others are forgotten.
+
+    A block whose bytes are not those of the block table is read again, past all caches; if they
+    stay wrong, all of its samples are Bad. Raises DataError for shards that are missing or of
+    another size than the manifest says.
+    """
+
+    def __init__(self, manifest: Manifest, source: Bytes, *, readers: int, verify: bool) -> None:
+        self.manifest, self.source, self.verify = manifest, source, verify
+        self._paths = [manifest.path(s) for s in range(len(manifest.shards))]
+        self._sized: set[int] = set()
+        self._held: dict[int, Future[list[Encoded | Bad]]] = {}
+        self._pool = ThreadPoolExecutor(readers, "vmcmc-read") if readers else None
+
+    def request(self, wanted: Iterable[int]) -> None:
+        """Start to fetch the blocks of ``wanted``, in this order, and forget all others."""
+        ordered = list(dict.fromkeys(wanted))
+        keep = set(ordered)
+        for block in [b for b in self._held if b not in keep]:
+            self._held.pop(block).cancel()
+        for block in ordered:
+            if block not in self._held:
+                self._held[block] = self._start(block)
+
+    def _start(self, block: int) -> Future[list[Encoded | Bad]]:
+        if self._pool is not None:
+            return self._pool.submit(self.load, block)
+        future: Future[list[Encoded | Bad]] = Future()
+        future.set_result(self.load(block))
+        return future
+
+    def samples(self, block: int) -> list[Encoded | Bad]:
+        """The samples of a requested block."""
+        return self._held[block].result()
+
+    def held_bytes(self) -> int:
+        """Bytes of the blocks that are held or under way."""
+        return int(self.manifest.blocks["bytes"][list(self._held)].sum())
+
+    def shard(self, block: int) -> str:
+        """Path or URL of the shard that a block lies in."""
+        return self._paths[self.manifest.blocks["shard"][block]]
+
+    def load(self, block: int) -> list[Encoded | Bad]:
+        """Fetch one block now."""
+        entry = self.manifest.blocks[block]
+        shard, count = int(entry["shard"]), int(entry["count"])
+        start, length = int(entry["start"]), int(entry["bytes"])
+        path = self._paths[shard]
+        where = f"{path}, bytes {start}-{start + length - 1}"
+        for attempt in range(READS):
+            data = self.source.read(path, start, length, fresh=attempt > 0)
+            self._check_size(shard)
+            if not self.verify or zlib.crc32(data) == entry["crc32"]:
+                break
+            log.warning("%s: checksum mismatch, read %d of %d", where, attempt + 1, READS)
+        else:
+            return [Bad(f"number {i}", "checksum mismatch") for i in range(count)]
+        return split_block(
+            data, path, count, self.manifest.labels, pairs=self.manifest.source_shape is not None
+        )
+
+    def _check_size(self, shard: int) -> None:
+        if shard in self._sized:
+            return
+        found, stated = self.source.size(self._paths[shard]), self.manifest.shards[shard].bytes
+        if found != stated:
+            raise DataError(
+                f"{self._paths[shard]}: {found} bytes, the manifest says {stated}: torn or "
+                "overwritten; copy it again or prepare the data again"
+            )
+        self._sized.add(shard)
+
+    def close(self) -> None:
+        """Stop the threads; reads under way end in the background."""
+        if self._pool is not None:
+            self._pool.shutdown(wait=False, cancel_futures=True)

@@ -1,0 +1,84 @@
+"""Size and channels of a JPEG, PNG or WebP as its header states them: no pixel is decompressed."""
+
+from __future__ import annotations
+
+import struct
+from typing import NamedTuple
+
+import simplejpeg
+
+from vmcmc_dist.errors import DataError
+
+JPEG, PNG, WEBP = b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"RIFF"
+
+JPEG_CHANNELS = {"Gray": 1, "YCbCr": 3, "RGB": 3, "CMYK": 4, "YCCK": 4}
+PNG_CHANNELS = {0: 1, 2: 3, 3: 3, 4: 2, 6: 4}  # by colour type; a palette is its colours
+IHDR = struct.Struct(">4x4sIIBB")
+WEBP_ANIMATION, WEBP_ALPHA = 0x02, 0x10
+
+
+class UndecodableError(DataError):
+    """One image that cannot be read; says why, its name is up to whoever knows it."""
+
+
+class Header(NamedTuple):
+    """What an image will decode to: pixels [height, width, channels] of 8 bits."""
+
+    width: int
+    height: int
+    channels: int
+
+
+def header(data: bytes | memoryview) -> Header:
+    """The header of one encoded image, told by its first bytes, never by a file name.
+
+    Raises UndecodableError for other formats, a torn header, more than 8 bits a channel and
+    animations. Orientation tags (EXIF) are not looked at.
+    """
+    if data[:3] == JPEG:
+        return jpeg_header(data)
+    if data[:8] == PNG:
+        return _png_header(data)
+    if data[:4] == WEBP and data[8:12] == b"WEBP":
+        return _webp_header(data)
+    raise UndecodableError("neither a JPEG nor a PNG nor a WebP")
+
+
+def jpeg_header(data: bytes | memoryview) -> Header:
+    """The header of what starts like a JPEG."""
+    try:
+        height, width, colour, _ = simplejpeg.decode_jpeg_header(data)
+    except ValueError as error:
+        raise UndecodableError(f"JPEG header: {error}") from None
+    return Header(width, height, JPEG_CHANNELS[colour])
+
+
+def _png_header(data: bytes | memoryview) -> Header:
+    try:
+        name, width, height, bits, colour = IHDR.unpack_from(data, 8)
+        channels = PNG_CHANNELS[colour]
+    except (struct.error, KeyError):
+        raise UndecodableError("PNG header: torn") from None
+    if name != b"IHDR" or not width or not height:
+        raise UndecodableError("PNG header: torn")
+    if bits > 8:
+        raise UndecodableError(f"PNG of {bits} bits a channel; 8 are read")
+    return Header(width, height, channels)
+
+
+def _webp_header(data: bytes | memoryview) -> Header:
+    """https://developers.google.com/speed/webp/docs/riff_container; VP8: RFC 6386, 9.1."""
+    kind, start = bytes(data[12:16]), bytes(data[20:30])
+    if len(start) == 10 and kind == b"VP8X":
+        if start[0] & WEBP_ANIMATION:
+            raise UndecodableError("a WebP animation")
+        width = 1 + int.from_bytes(start[4:7], "little")
+        height = 1 + int.from_bytes(start[7:10], "little")
+        return Header(width, height, 4 if start[0] & WEBP_ALPHA else 3)
+    if len(start) == 10 and kind == b"VP8 " and start[3:6] == b"\x9d\x01\x2a":
+        width, height = struct.unpack_from("<HH", start, 6)
+        return Header(width & 0x3FFF, height & 0x3FFF, 3)
+    if len(start) == 10 and kind == b"VP8L" and start[0] == 0x2F:
+        bits = int.from_bytes(start[1:5], "little")
+        return Header(1 + (bits & 0x3FFF), 1 + (bits >> 14 & 0x3FFF), 4 if bits >> 28 & 1 else 3)
+    raise UndecodableError("WebP header: torn")

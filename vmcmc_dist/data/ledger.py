@@ -1,0 +1,89 @@
+"""The account of an epoch: what one reader gave out, against what the manifest says it must."""
+
+from __future__ import annotations
+
+import logging
+
+import numpy as np
+
+from vmcmc_dist.errors import DataError
+
+log = logging.getLogger(__name__)
+NAMED = 10  # bad samples named one by one; then only when their number has doubled
+
+
+class Ledger:
+    """Counts samples by epoch, and bad ones by their row.
+
+    ``give`` is told every batch; at the end of an epoch the number of samples given out must be
+    that of the positions which are this reader's, and none may have been given twice. A sample
+    that had to stand in for a bad one counts as the bad one.
+    """
+
+    def __init__(
+        self, samples: int, *, rank: int, world_size: int, images: int, max_bad: float
+    ) -> None:
+        self.samples, self.rank, self.world_size = samples, rank, world_size
+        self.first = images
+        self.max_bad = max_bad
+        self.bad: dict[int, str] = {}
+        self._seen: dict[int, np.ndarray] = {}
+        self._bad_in: dict[int, int] = {}
+
+    def note_bad(self, index: int, row: int, where: str) -> None:
+        """Sample ``index`` is row ``row``, which cannot be used: ``where`` says why.
+
+        Raises DataError if there are more in this epoch than ``max_bad`` of this reader's share.
+        """
+        if row not in self.bad:
+            self.bad[row] = where
+            number = len(self.bad)
+            if number <= NAMED or number & (number - 1) == 0:
+                log.warning("sample skipped (%s so far): %s", f"{number:,}", where)
+        epoch = index // self.samples
+        self._bad_in[epoch] = self._bad_in.get(epoch, 0) + 1
+        if self._bad_in[epoch] > self.max_bad * self.samples / self.world_size:
+            shown = "\n  ".join(list(self.bad.values())[:3])
+            raise DataError(
+                f"{self._bad_in[epoch]} bad samples in epoch {epoch}, more than data.max_bad="
+                f"{self.max_bad:g} allows; the first:\n  {shown}\nPrepare the data again, see what "
+                "`vmcmc data verify` says, or raise data.max_bad"
+            )
+
+    def give(self, index: np.ndarray, rows: np.ndarray) -> None:
+        """Note a batch: global indices int64 [B], and the rows int64 [B] that the order asks for.
+
+        Raises DataError if a row comes twice in its epoch, or if an epoch that this batch closes
+        was not given out in full.
+        """
+        epochs = index // self.samples
+        for epoch in np.unique(epochs):
+            mine = rows[epochs == epoch]
+            seen = self._seen.setdefault(int(epoch), np.zeros(self.samples, dtype=bool))
+            if seen[mine].any() or len(np.unique(mine)) < len(mine):
+                raise DataError(
+                    f"epoch {epoch}: row {mine[seen[mine]][:1]} came twice; please report this"
+                )
+            seen[mine] = True
+        for epoch in [e for e in self._seen if e < epochs[-1]]:
+            self._close(epoch)
+
+    def _close(self, epoch: int) -> None:
+        given, bad = int(self._seen.pop(epoch).sum()), self._bad_in.pop(epoch, 0)
+        due = self.due(epoch)
+        if given != due:
+            raise DataError(
+                f"epoch {epoch}: {given} samples were given out, the manifest says {due}; please "
+                "report this"
+            )
+        log.info("epoch %d: %d samples, all there; %d of them bad", epoch, due, bad)
+
+    def due(self, epoch: int) -> int:
+        """This reader's samples of an epoch, from where it began: p ≡ first + rank mod world."""
+        start = max(epoch * self.samples, self.first)
+        stop = (epoch + 1) * self.samples
+
+        def below(p: int) -> int:
+            return max(0, -(-(p - self.first - self.rank) // self.world_size))
+
+        return below(stop) - below(start)

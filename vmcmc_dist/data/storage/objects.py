@@ -1,0 +1,88 @@
+"""Objects of a bucket as wholes: what is there."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from typing import Any
+
+from vmcmc_dist.data.storage.client import S3, Client
+from vmcmc_dist.data.storage.paths import bucket_and_key
+from vmcmc_dist.data.storage.transfer import Version
+
+
+def head(s3: S3, url: str) -> Version:
+    """ETag and size of one object; raises DataError if it is not there or not permitted."""
+    bucket, key = bucket_and_key(url)
+
+    async def attempt(client: Client, patience: float) -> Version:
+        async with asyncio.timeout(patience):
+            found = await client.request("head_object", Bucket=bucket, Key=key)
+        return Version(found.get("ETag", ""), found["ContentLength"])
+
+    return s3.call(url, attempt)
+
+
+def exists(s3: S3, url: str) -> bool:
+    """True if the object is there; a missing bucket or a refusal raises DataError."""
+    bucket, key = bucket_and_key(url)
+
+    async def attempt(client: Client, patience: float) -> bool:
+        from botocore.exceptions import ClientError
+
+        async with asyncio.timeout(patience):
+            try:
+                await client.request("head_object", Bucket=bucket, Key=key)
+                return True
+            except ClientError as error:
+                if _status(error) != 404:
+                    raise
+            try:  # no object, or not even a bucket?
+                await client.request("head_bucket", Bucket=bucket)
+            except ClientError as error:
+                if _status(error) != 403:  # who may read objects may not always list them
+                    raise
+            return False
+
+    return bool(key) and s3.call(url, attempt)
+
+
+def _status(error: Any) -> int:
+    return int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode") or 0)
+
+
+def find(s3: S3, url: str) -> dict[str, tuple[int, str]]:
+    """Objects below a prefix (or the one of that name): name below it → (bytes, ETag), sorted.
+
+    Raises DataError if there is none, or the bucket is missing or not permitted.
+    """
+    bucket, key = bucket_and_key(url.rstrip("/"))
+    prefix = f"{key}/" if key else ""
+    found = {
+        item["Key"][len(prefix) :]: (int(item["Size"]), str(item.get("ETag", "")))
+        for item in _listing(s3, url, bucket, prefix)
+        if not item["Key"].endswith("/")
+    }
+    if not found and key:
+        version = head(s3, url)
+        found = {key.rsplit("/", 1)[-1]: (version.size, version.etag)}
+    return dict(sorted(found.items()))
+
+
+def _listing(s3: S3, url: str, bucket: str, prefix: str) -> Iterator[dict[str, Any]]:
+    token: dict[str, str] = {}
+    while True:
+
+        async def attempt(
+            client: Client, patience: float, token: dict[str, str] = token
+        ) -> dict[str, Any]:
+            async with asyncio.timeout(patience):
+                return await client.request(
+                    "list_objects_v2", Bucket=bucket, Prefix=prefix, **token
+                )
+
+        page = s3.call(url, attempt)
+        yield from page.get("Contents", [])
+        if not page.get("IsTruncated"):
+            return
+        token = {"ContinuationToken": page["NextContinuationToken"]}

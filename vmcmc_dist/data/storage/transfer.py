@@ -1,0 +1,170 @@
+"""One read of an object, whole or a part, that goes on behind the bytes it has."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from vmcmc_dist.data.storage.client import MIN_RATE, Client, Stats
+from vmcmc_dist.data.storage.failures import REACH, WrongAnswer, overwritten
+from vmcmc_dist.data.storage.paths import bucket_and_key
+from vmcmc_dist.data.storage.retry import Failure, Kind
+
+FEW = 3
+"""Tries of an answer that is wrong and not merely missing: it will hardly get better."""
+
+
+@dataclass(frozen=True)
+class Version:
+    """An object as it was at its first response: ETag ("" if the store gives none) and bytes."""
+
+    etag: str
+    size: int
+
+
+Pin = Callable[[Version], Version]
+"""Told of the version in each response, it returns the first one seen of the object."""
+
+
+class Transfer:
+    """Bytes [start, end) of an object, or all of it (end None); ``attempt`` until ``data`` is full.
+
+    Each attempt asks for the bytes that are still missing, and for the pinned version alone.
+    """
+
+    def __init__(
+        self, url: str, start: int, end: int | None, pinned: Version | None, pin: Pin, stats: Stats
+    ) -> None:
+        self.url, self.start, self.end = url, start, end
+        self.bucket, self.key = bucket_and_key(url)
+        self.pinned, self._pin, self.stats = pinned, pin, stats
+        self._chunks: list[bytes] = []
+        self._have = 0
+
+    @property
+    def position(self) -> int:
+        """Where in the object the next byte lies."""
+        return self.start + self._have
+
+    async def attempt(self, client: Client, patience: float) -> bytes:
+        """Get what is missing; raises after keeping all that came."""
+        if self.position == self.end:
+            return b"".join(self._chunks)
+        fields: dict[str, Any] = {"Bucket": self.bucket, "Key": self.key}
+        if self.end is not None:
+            fields["Range"] = f"bytes={self.position}-{self.end - 1}"
+        elif self.position:
+            fields["Range"] = f"bytes={self.position}-"
+        if self.pinned is not None and self.pinned.etag.startswith('"'):
+            fields["IfMatch"] = self.pinned.etag
+        async with asyncio.timeout(patience):
+            answer = await client.request("get_object", **fields)
+        http = answer["Body"].raw_stream
+        try:
+            end = self._check(answer, ranged="Range" in fields)
+            await self._receive(http.content, end, patience)
+        except BaseException:
+            http.close()
+            raise
+        http.release()
+        return b"".join(self._chunks)
+
+    def _check(self, answer: dict[str, Any], *, ranged: bool) -> int:
+        """Where the body ends, after making sure that it begins at the position and is ours."""
+        status = answer["ResponseMetadata"]["HTTPStatusCode"]
+        if status == 206 and ranged:
+            first, last, size = _content_range(answer.get("ContentRange", ""))
+            self._same(answer, size)
+            if self.end is not None and size < self.end:
+                raise WrongAnswer(too_short(size, self.end))
+            if first != self.position or last + 1 != (self.end or size):
+                raise WrongAnswer(
+                    Failure(
+                        Kind.TRANSIENT,
+                        f"bytes {first} to {last} came, not those asked for",
+                        "the store or a proxy before it answers ranged reads wrongly; copy the "
+                        "shards to another store or a local disk",
+                        limit=FEW,
+                    )
+                )
+            return last + 1
+        length = answer.get("ContentLength")
+        if length is None:
+            raise WrongAnswer(_lengthless("does not say its length"))
+        self._same(answer, length)
+        if self.position or (self.end is not None and length > self.end):
+            raise WrongAnswer(
+                Failure(
+                    Kind.TRANSIENT,
+                    f"the whole object came ({status}), not the range asked for",
+                    "the store or a proxy before it cannot do ranged reads; copy the shards to "
+                    "another store or a local disk",
+                    limit=FEW,
+                )
+            )
+        if self.end is not None and length < self.end:
+            raise WrongAnswer(too_short(length, self.end))
+        return length
+
+    def _same(self, answer: dict[str, Any], size: int) -> None:
+        seen = Version(answer.get("ETag", ""), size)
+        self.pinned = self._pin(seen)
+        if self.pinned != seen:
+            raise WrongAnswer(overwritten())
+
+    async def _receive(self, content: Any, end: int, patience: float) -> None:
+        """Take the body up to ``end``, each piece within ``patience`` seconds."""
+        piece = int(MIN_RATE * patience)
+        while self.position < end:
+            goal = min(end, self.position + piece)
+            try:
+                async with asyncio.timeout(patience):
+                    while self.position < goal:
+                        chunk = await content.readany()
+                        if not chunk:
+                            raise WrongAnswer(_cut(end - self.position))
+                        self._take(chunk, end)
+            except BaseException:
+                # aiohttp raises before it hands out what had come; those bytes are good
+                self._take(content._read_nowait(-1), end)
+                raise
+
+    def _take(self, chunk: bytes, end: int) -> None:
+        chunk = chunk[: end - self.position]
+        self._chunks.append(chunk)
+        self._have += len(chunk)
+        self.stats.bytes += len(chunk)
+
+
+def too_short(size: int, end: int) -> Failure:
+    """The object ends before the bytes that are asked for."""
+    return Failure(
+        Kind.PERMANENT,
+        f"it has {size} bytes, bytes up to {end} were asked for: torn or overwritten",
+        "copy it again or prepare the data again",
+    )
+
+
+def _lengthless(what: str) -> Failure:
+    return Failure(
+        Kind.TRANSIENT,
+        f"an answer that {what}",
+        "the store or a proxy before it answers wrongly; copy the shards to another store or a "
+        "local disk",
+        limit=FEW,
+    )
+
+
+def _cut(missing: int) -> Failure:
+    return Failure(Kind.TRANSIENT, f"the body ended {missing} bytes too early", REACH)
+
+
+def _content_range(text: str) -> tuple[int, int, int]:
+    match = re.fullmatch(r"bytes (\d+)-(\d+)/(\d+)", text)
+    if match is None:
+        raise WrongAnswer(_lengthless("does not say which bytes it holds"))
+    first, last, size = (int(group) for group in match.groups())
+    return first, last, size
