@@ -39,7 +39,7 @@ def decode_into(data: bytes | memoryview, extension: str, out: np.ndarray) -> No
             f"out: {out.dtype}{out.shape}; uint8 [H, W, 1 or 3] in one piece is needed"
         )
     is_jpeg = data[:3] == JPEG
-    found = jpeg_header(data) if is_jpeg else _known(data, extension)
+    found = jpeg_header(data) if is_jpeg else _header(data, extension)
     if found != (width, height, channels):
         raise UndecodableError(
             f"{found.width}x{found.height} with {found.channels} channels, "
@@ -56,11 +56,11 @@ def decode_into(data: bytes | memoryview, extension: str, out: np.ndarray) -> No
         else:
             imagecodecs.webp_decode(data, out=pixels)  # type: ignore[arg-type]
     except (ValueError, imagecodecs.PngError, imagecodecs.WebpError) as error:
-        raise UndecodableError(f"{extension}: {error}") from None
+        raise UndecodableError(f"does not decode ({error})") from None
 
 
-def _known(data: bytes | memoryview, extension: str) -> Header:
+def _header(data: bytes | memoryview, extension: str) -> Header:
     try:
         return header(data)
     except UndecodableError as error:
-        raise UndecodableError(f"{extension}: {error}") from None
+        raise UndecodableError(f"does not decode (.{extension}: {error})") from None

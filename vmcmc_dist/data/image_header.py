@@ -49,7 +49,7 @@ def jpeg_header(data: bytes | memoryview) -> Header:
     try:
         height, width, colour, _ = simplejpeg.decode_jpeg_header(data)
     except ValueError as error:
-        raise UndecodableError(f"JPEG header: {error}") from None
+        raise UndecodableError(f"does not decode (JPEG header: {error})") from None
     return Header(width, height, JPEG_CHANNELS[colour])
 
 

@@ -2,38 +2,31 @@
 
 from __future__ import annotations
 
-import io
 import tarfile
 import zipfile
 from pathlib import Path
 
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
-from vmcmc_dist.data.sources.base import UndecodableError
+from vmcmc_dist.data.fitting import MARGIN, MODES, centred, open_image
+from vmcmc_dist.data.image_header import UndecodableError
 from vmcmc_dist.errors import DataError
 
 EXTENSIONS = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm"}
 
-MODES = {1: "L", 3: "RGB"}
-"""Mode of an image by its channels."""
+__all__ = ["EXTENSIONS", "MODES", "ImageFiles", "decode", "resized", "square"]
 
 
-def decode(data: bytes, name: str, max_pixels: int) -> Image.Image:
-    """Decode one image; raises UndecodableError, also for images of more than ``max_pixels``."""
+def decode(data: bytes, name: str, max_pixels: int, at_least: int | None = None) -> Image.Image:
+    """Decode one image; raises UndecodableError, also for images of more than ``max_pixels``.
+
+    A JPEG comes at 1/2, 1/4 or 1/8 where that leaves both sides ``at_least`` so many pixels;
+    :func:`square` then still cuts the very centre. Do not crop it by other means.
+    """
     try:
-        image = Image.open(io.BytesIO(data))
-        if image.width * image.height > max_pixels:
-            raise UndecodableError(f"{name}: {image.width}x{image.height} exceeds data.max_pixels")
-        image.load()
-    except (
-        UnidentifiedImageError,
-        OSError,
-        SyntaxError,
-        ValueError,
-        Image.DecompressionBombError,
-    ) as error:
-        raise UndecodableError(f"{name}: does not decode ({error})") from None
-    return image
+        return open_image(data, max_pixels, at_least)
+    except UndecodableError as error:
+        raise UndecodableError(f"{name}: {error}") from None
 
 
 def resized(image: Image.Image, size: tuple[int, int]) -> Image.Image:
@@ -45,21 +38,20 @@ def resized(image: Image.Image, size: tuple[int, int]) -> Image.Image:
 
 def square(image: Image.Image, side: int) -> Image.Image:
     """Centre crop to a square, then resized to ``side``."""
-    short = min(image.size)
-    left, top = (image.width - short) // 2, (image.height - short) // 2
-    if image.width != image.height:
-        image = image.crop((left, top, left + short, top + short))
-    return resized(image, (side, side))
+    return centred(image, side, side)
 
 
 class ImageFiles:
     """Files of a folder, or members of a zip or an uncompressed tar, by name.
 
-    Opened lazily, so that it pickles.
+    ``side``: of the (largest) square that the whole images are then fitted to by :func:`square`;
+    with it, large JPEGs are decoded at 1/2, 1/4 or 1/8. Without it every image is decoded whole,
+    as it must be before any other crop. Opened lazily, so that it pickles.
     """
 
-    def __init__(self, root: Path, max_pixels: int) -> None:
+    def __init__(self, root: Path, max_pixels: int, side: int | None = None) -> None:
         self.root, self.max_pixels = root, max_pixels
+        self.at_least = None if side is None else MARGIN * side
         self.is_zip = root.suffix.lower() == ".zip"
         self.is_tar = root.suffix.lower() == ".tar"
         self._zip: zipfile.ZipFile | None = None
@@ -113,4 +105,4 @@ class ImageFiles:
 
     def image(self, name: str) -> Image.Image:
         """One decoded image."""
-        return decode(self.read(name), f"{self.root / name}", self.max_pixels)
+        return decode(self.read(name), f"{self.root / name}", self.max_pixels, self.at_least)
