@@ -26,7 +26,7 @@ from vmcmc_dist.data.shard_writer import (
     write_parts,
 )
 from vmcmc_dist.data.sources import BY_NAME, Source
-from vmcmc_dist.data.unfinished import LOCK, Unfinished, Written, errors_of_writing, listing
+from vmcmc_dist.data.unfinished import LOCK, Unfinished, Written, errors_of_writing
 from vmcmc_dist.errors import ConfigError, DataError, ResourceError
 
 Progress = Callable[[str, int, int], None]
@@ -76,14 +76,16 @@ def prepare_sizes(
     """As :func:`prepare`, for several sizes of images: ``cfg.shards``/64, ``cfg.shards``/128, …
 
     Each raw image is read and decoded once for all of them (not so for faces and pairs, which are
-    drawn or cropped for their size). Every set is what :func:`prepare` alone would make of it.
+    drawn or cropped for their size), as the largest needs it.
     """
     if not sizes or len(set(sizes)) != len(sizes) or min(sizes) < 4:
         raise ConfigError(f"sizes {','.join(map(str, sizes))}: give each once, 4 or more pixels")
     if cfg.image_size is not None and cfg.image_size not in sizes:
         raise ConfigError(f"data.image_size={cfg.image_size} is not among the sizes; leave it out")
     each = [
-        replace(cfg, image_size=size, shards=store.join(cfg.shards, str(size)) if cfg.shards else None)
+        replace(
+            cfg, image_size=size, shards=store.join(cfg.shards, str(size)) if cfg.shards else None
+        )
         for size in sizes
     ]
     groups = [[one] for one in each] if cfg.source in ONE_SIZE else [each]
@@ -120,7 +122,12 @@ def _prepare(
     allow_upscaling: bool,
 ) -> list[Manifest]:
     raw = _fingerprint(cfgs[0])
-    sets = [_Set(cfg, _out(cfg, key), key) for cfg in cfgs for key in [_key(cfg, raw)]]
+    largest = max(cfgs, key=lambda cfg: cfg.image_size or 0)
+    sets = [
+        _Set(cfg, _out(cfg, key), key)
+        for cfg in cfgs
+        for key in [_key(cfg, largest.image_size, raw)]
+    ]
     for each in sets:
         each.find()
     with ExitStack() as stack:
@@ -129,11 +136,10 @@ def _prepare(
             stack.enter_context(_claimed(each, restart))
         todo = [each for each in todo if each.manifest is None]  # not made by another meanwhile
         if todo:
-            largest = max(todo, key=lambda each: each.cfg.image_size or 0)
-            source = open_source(largest.cfg, progress)
+            source = open_source(largest, progress)
             if len(source) == 0:
-                raise DataError(f"{largest.cfg.root}: no samples of split {largest.cfg.split!r}")
-            _write(todo, RawData(largest.cfg, source), progress, mapper, allow_upscaling)
+                raise DataError(f"{largest.root}: no samples of split {largest.split!r}")
+            _write(todo, RawData(largest, source), progress, mapper, allow_upscaling)
     return [each.manifest or open_manifest(each.out) for each in sets]
 
 
@@ -154,12 +160,16 @@ def _fingerprint(cfg: DataConfig) -> str:
     return store.listing_fingerprint(files)
 
 
-def _key(cfg: DataConfig, raw: str) -> str:
-    """What decides the shards' bytes: the config's part in it and the raw files."""
+def _key(cfg: DataConfig, decoded_for: int | None, raw: str) -> str:
+    """What decides the shards' bytes: the config's part in it, the size that images are decoded
+    for, and the raw files.
+    """
     parts: list[object] = [cfg.source, cfg.split, cfg.image_size, cfg.channels, cfg.limit]
     parts += [cfg.format, cfg.jpeg_quality, cfg.shard_samples, raw, SCHEMA_VERSION]
     if cfg.source == "pairs":
         parts += [cfg.input, cfg.target, cfg.input_channels, cfg.crops, cfg.crop_resize]
+    if decoded_for != cfg.image_size:
+        parts += [decoded_for]
     if cfg.image_column or cfg.label_column:
         parts += [cfg.image_column, cfg.label_column]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
@@ -222,7 +232,7 @@ def _check_free(out: str, folder: Path) -> None:
 
 
 def _check_bucket(out: str) -> None:
-    names = list(listing(out))
+    names = list(store.list_files(out, missing_ok=True))
     if names and not any(name.startswith(".preparing") for name in names):
         raise DataError(f"{out}: holds {names[0]} and no prepared data set; give another prefix")
 
@@ -248,9 +258,7 @@ def _write(
     jobs = _left(sets, shard_plan.jobs(total, samples))
     for each, size, number in zip(sets, look.bytes, samples, strict=True):
         _check_disk(each, size, total, number * workers)
-    targets = [
-        ShardSet(each.out, each.key, code) for each, code in zip(sets, codings, strict=True)
-    ]
+    targets = [ShardSet(each.out, each.key, code) for each, code in zip(sets, codings, strict=True)]
     run = mapper or (mapping.in_processes(workers) if workers > 1 else mapping.here)
     done = _count(sets)
     if progress is not None and done:

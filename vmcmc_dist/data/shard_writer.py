@@ -1,4 +1,4 @@
-"""Shards: samples fitted to size, encoded, written by WebDataset's TarWriter, put in their place."""
+"""Shards: samples fitted, encoded, written by WebDataset's TarWriter, put in their place."""
 
 from __future__ import annotations
 
@@ -19,10 +19,11 @@ from PIL import Image
 
 from vmcmc_dist.data import store
 from vmcmc_dist.data.config import DataConfig, cache_dir
+from vmcmc_dist.data.fitting import MODES, STORED
 from vmcmc_dist.data.index import DTYPE, index_tar
 from vmcmc_dist.data.shard_info import ShardInfo
 from vmcmc_dist.data.sources.base import Raw, Source, UndecodableError
-from vmcmc_dist.data.sources.images import MODES, square
+from vmcmc_dist.data.sources.images import square
 from vmcmc_dist.data.tar import INPUT, TARGET
 from vmcmc_dist.data.unfinished import Unfinished, Written, errors_of_writing
 from vmcmc_dist.errors import ConfigError, DataError
@@ -127,7 +128,8 @@ def is_small(raw: Raw, code: Coding) -> bool:
     """True if the raw image is smaller than its place in the shard, and so is enlarged."""
     if len(code.shape) != 3 or not isinstance(raw.value, Image.Image):
         return False
-    return (raw.short or min(raw.value.size)) < code.shape[1]
+    stored = raw.value.info.get(STORED, (1, *raw.value.size))[1:]
+    return (raw.short or min(stored)) < code.shape[1]
 
 
 def write_parts(

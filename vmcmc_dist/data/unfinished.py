@@ -85,7 +85,7 @@ class Unfinished:
 
     def finished(self) -> dict[str, Written]:
         """Shard's name → its record, of shards that are there in their full length."""
-        files = listing(self.out)
+        files = store.list_files(self.out, missing_ok=True)
         names = [n for n in files if n.startswith(f"{self.folder}/") and n.endswith(".json")]
         with ThreadPoolExecutor(THREADS) as pool:
             contents = pool.map(lambda name: store.read_bytes(store.join(self.out, name)), names)
@@ -99,14 +99,14 @@ class Unfinished:
 
     def others(self) -> list[str]:
         """Folders of records here that belong to other preparations."""
-        tops = {name.split("/", 1)[0] for name in listing(self.out)}
+        tops = {name.split("/", 1)[0] for name in store.list_files(self.out, missing_ok=True)}
         if not store.is_remote(self.out) and Path(self.out).expanduser().is_dir():
             tops |= {path.name for path in Path(self.out).expanduser().glob(f"{PREFIX}*")}
         return sorted(t for t in tops if t.startswith(PREFIX) and t != self.folder)
 
     def sweep(self) -> None:
         """Delete what unfinished preparations left here: records and shards, nothing else."""
-        names = list(listing(self.out))
+        names = list(store.list_files(self.out, missing_ok=True))
         if any(name.startswith(PREFIX) for name in names):
             _delete(self.out, [n for n in names if n.startswith(PREFIX) or SHARD.fullmatch(n)])
         if not store.is_remote(self.out):
@@ -116,7 +116,11 @@ class Unfinished:
     def end(self) -> None:
         """Delete the records: the manifest holds them now."""
         if store.is_remote(self.out):
-            names = [n for n in listing(self.out) if n.startswith(f"{self.folder}/")]
+            names = [
+                n
+                for n in store.list_files(self.out, missing_ok=True)
+                if n.startswith(f"{self.folder}/")
+            ]
             _delete(self.out, names)
         else:
             shutil.rmtree(Path(self.out).expanduser() / self.folder, ignore_errors=True)
@@ -138,17 +142,6 @@ class Unfinished:
 def is_unfinished(names: list[str]) -> bool:
     """True if among a folder's files there are records of a preparation."""
     return any(name.startswith(PREFIX) and name != LOCK for name in names)
-
-
-def listing(out: str) -> dict[str, tuple[int, str]]:
-    """As store.list_files; empty where there is no such folder or prefix yet."""
-    if store.is_remote(out):
-        fs, inner = store.filesystem(out)
-        fs.invalidate_cache()
-        with store.store_errors(out):
-            found = fs.find(inner, detail=True)
-        return {n[len(inner) :].lstrip("/"): (int(i["size"]), "") for n, i in found.items()}
-    return store.list_files(out) if Path(out).expanduser().is_dir() else {}
 
 
 @contextmanager
@@ -179,14 +172,6 @@ def _read(content: bytes) -> Written | None:
 
 
 def _delete(out: str, names: list[str]) -> None:
-    if not names:
-        return
-    if store.is_remote(out):
-        fs, inner = store.filesystem(out)
-        with store.store_errors(out):
-            fs.rm([f"{inner.rstrip('/')}/{name}" for name in names])
-            fs.invalidate_cache()
-        return
-    with errors_of_writing(out):
-        for name in names:
-            (Path(out).expanduser() / name).unlink(missing_ok=True)
+    with ThreadPoolExecutor(THREADS) as pool, errors_of_writing(out):
+        for _ in pool.map(lambda name: store.delete(store.join(out, name)), names):
+            pass
