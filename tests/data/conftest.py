@@ -1,18 +1,24 @@
-"""Fixtures of the data room: a cache of each test's own, and small sets of shards."""
+"""Fixtures of the data room: a cache of each test's own, small sets of shards, an S3 server."""
 
 from __future__ import annotations
 
 import dataclasses
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
+import boto3
 import numpy as np
 import pytest
+import s3fs
+from moto.server import ThreadedMotoServer
 from PIL import Image
 from webdataset import TarWriter
 
-from vmcmc_dist.data import Manifest, index, open_manifest
+from vmcmc_dist.bench.fault_proxy import FaultProxy
+from vmcmc_dist.data import Manifest, index, open_manifest, store
+from vmcmc_dist.data.storage import RetryPolicy
 
 
 @pytest.fixture(autouse=True)
@@ -102,3 +108,73 @@ def arrays(tmp_path: Path) -> Path:
     np.save(folder / "images.npy", np.stack([numbered(i, 8) for i in range(45)]))
     np.save(folder / "labels.npy", np.arange(45) % 5)
     return folder
+
+
+@pytest.fixture(scope="session")
+def endpoint() -> Iterator[str]:
+    """An S3 server on the loopback device."""
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    yield f"http://{host}:{port}"
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def s3_account() -> dict[str, str]:
+    """The credentials that the server is asked with."""
+    return {"AWS_ACCESS_KEY_ID": "test-key", "AWS_SECRET_ACCESS_KEY": "very-secret"}
+
+
+@pytest.fixture(scope="session")
+def s3_client(endpoint: str, s3_account: dict[str, str]) -> Any:
+    """A client of the server itself, past any proxy."""
+    return boto3.client(
+        "s3",
+        endpoint_url=endpoint,
+        region_name="us-east-1",
+        aws_access_key_id=s3_account["AWS_ACCESS_KEY_ID"],
+        aws_secret_access_key=s3_account["AWS_SECRET_ACCESS_KEY"],
+    )
+
+
+QUICK = RetryPolicy(seconds=20.0, first_s=0.01, longest_s=0.1)
+"""Backoff for tests: short, but the default in all else."""
+
+
+@pytest.fixture
+def s3(
+    endpoint: str, s3_client: Any, s3_account: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Any]:
+    """A client, and a fresh bucket `faces`; the environment points the room at the server."""
+    monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    for name, value in s3_account.items():
+        monkeypatch.setenv(name, value)
+    s3fs.S3FileSystem.clear_instance_cache()
+    store.configure(QUICK, stall_s=2.0)
+    s3_client.create_bucket(Bucket="faces")
+    yield s3_client
+    empty_bucket(s3_client, "faces")
+    s3fs.S3FileSystem.clear_instance_cache()
+    store.configure(RetryPolicy(), stall_s=15.0)
+
+
+def empty_bucket(client: Any, bucket: str) -> None:
+    """Remove a bucket with all that is in it, if it is still there."""
+    if bucket not in [b["Name"] for b in client.list_buckets()["Buckets"]]:
+        return
+    for item in client.list_objects_v2(Bucket=bucket).get("Contents", []):
+        client.delete_object(Bucket=bucket, Key=item["Key"])
+    for part in client.list_multipart_uploads(Bucket=bucket).get("Uploads", []):
+        client.abort_multipart_upload(Bucket=bucket, Key=part["Key"], UploadId=part["UploadId"])
+    client.delete_bucket(Bucket=bucket)
+
+
+@pytest.fixture
+def proxy(s3: Any, endpoint: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultProxy]:
+    """A proxy in front of the server, which the environment points at; no faults until set."""
+    with FaultProxy(endpoint) as proxy:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.url)
+        yield proxy
+        s3fs.S3FileSystem.clear_instance_cache()

@@ -5,39 +5,20 @@ from __future__ import annotations
 import socket
 from pathlib import Path
 
-import boto3
 import pytest
 import s3fs
-from moto.server import ThreadedMotoServer
 
-from vmcmc_dist.data import DataConfig, ensure_prepared, open_manifest, open_stream, prepare
+from vmcmc_dist.bench.fault_schedule import Fault
+from vmcmc_dist.data import (
+    DataConfig,
+    ensure_prepared,
+    open_manifest,
+    open_stream,
+    prepare,
+    store,
+)
+from vmcmc_dist.data.storage import RetryPolicy
 from vmcmc_dist.errors import ConfigError, DataError
-
-
-@pytest.fixture(scope="module")
-def endpoint():
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    yield f"http://{host}:{port}"
-    server.stop()
-
-
-@pytest.fixture
-def s3(endpoint, monkeypatch):
-    """A client for a fresh bucket `faces`; the environment points the room at the server."""
-    monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test-key")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "very-secret")
-    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-    s3fs.S3FileSystem.clear_instance_cache()
-    client = boto3.client("s3")
-    client.create_bucket(Bucket="faces")
-    yield client
-    for item in client.list_objects_v2(Bucket="faces").get("Contents", []):
-        client.delete_object(Bucket="faces", Key=item["Key"])
-    client.delete_bucket(Bucket="faces")
-    s3fs.S3FileSystem.clear_instance_cache()
 
 
 def config(root, **changes) -> DataConfig:
@@ -91,12 +72,9 @@ def test_empty_prefix(s3):
         ensure_prepared(DataConfig(source="shards", root="s3://faces/nothing"))
 
 
-def test_access_denied(s3, monkeypatch):
-    async def refuse(*args, **kwargs):
-        raise PermissionError("Forbidden for key test-key")
-
-    monkeypatch.setattr(s3fs.S3FileSystem, "_info", refuse)
-    with pytest.raises(DataError, match="access denied; set AWS_PROFILE") as caught:
+def test_access_denied(s3, proxy):
+    proxy.faults = lambda request: Fault("status", status=403, code="AccessDenied")
+    with pytest.raises(DataError, match="access denied.*; set AWS_PROFILE") as caught:
         open_manifest("s3://faces/set")
     assert "test-key" not in str(caught.value)
 
@@ -106,10 +84,8 @@ def test_unreachable_store(s3, monkeypatch):
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{port}")
-    monkeypatch.setattr(s3fs.S3FileSystem, "retries", 1)
-    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
-    s3fs.S3FileSystem.clear_instance_cache()
-    with pytest.raises(DataError, match="cannot be reached"):
+    store.configure(RetryPolicy(seconds=0.3, first_s=0.05), stall_s=2.0)
+    with pytest.raises(DataError, match=r"cannot be reached \(\d+ tries over .* AWS_ENDPOINT_URL"):
         open_manifest("s3://faces/set")
 
 

@@ -1,4 +1,4 @@
-"""Raw data set → WebDataset shards and a manifest: parallel, resumable, the same bytes every time."""
+"""Raw data set → WebDataset shards and a manifest: parallel, resumable, the same every time."""
 
 from __future__ import annotations
 
@@ -198,7 +198,10 @@ def _claimed(each: _Set, restart: bool) -> Iterator[None]:
             _check_free(each.out, folder)
             with errors_of_writing(each.out):
                 folder.mkdir(parents=True, exist_ok=True)
-            says = f"{each.out}: another process is preparing it; wait for it, or give another data.shards"
+            says = (
+                f"{each.out}: another process is preparing it; wait for it, or give another "
+                "data.shards"
+            )
             stack.enter_context(locked(folder / LOCK, wait=not each.cfg.shards, what=says))
             each.find()
         else:

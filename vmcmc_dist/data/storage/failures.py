@@ -130,7 +130,7 @@ def answered(response: Mapping[str, Any], bucket: str) -> Failure:
         )
     if status == 416:
         return Failure(
-            Kind.PERMANENT, f"{what}: it ends before", "copy it again or prepare the data again"
+            Kind.PERMANENT, f"{what}: nothing there", "copy it again or prepare the data again"
         )
     if code == "RequestTimeTooSkewed":
         return Failure(Kind.PERMANENT, what, "set this machine's clock (it runs ahead or behind)")
