@@ -41,7 +41,8 @@ class DataConfig:
     split: Literal["train", "valid", "test", "all"] = setting("train", "part of the data set")
     image_size: Optional[int] = setting(  # noqa: UP045
         None,
-        "side of the square images; empty = the source's own (64 for faces)",
+        "side of the square images; empty = the source's own (64 for faces). Below that of prepared "
+        "shards: images are cut square and made smaller as they are read",
         unit="pixels",
         ge=4,
         le=4096,

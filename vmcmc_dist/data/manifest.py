@@ -84,6 +84,7 @@ class Manifest:
         content = [self.source, self.split, shape, self.dtype, asdict(self.labels)]
         content += [self.source_shape] if self.source_shape else []
         content += [[s.name, s.count, s.bytes, s.sha256] for s in self.shards]
+        content += [self.shape] if self.stored_shape else []
         return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
     def path(self, shard: int) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from vmcmc_dist.data import store
 from vmcmc_dist.data.config import DataConfig
 from vmcmc_dist.data.densities import DensityStream, density
@@ -44,23 +46,32 @@ def _ready(cfg: DataConfig) -> Manifest | None:
 
 
 def _checked(manifest: Manifest, cfg: DataConfig) -> Manifest:
-    """Refuse shards of another size, channels or number than the config names."""
+    """Refuse shards of other channels or another number than the config names, and smaller ones;
+    images of larger ones are made smaller as they are read.
+    """
     if cfg.limit is not None and manifest.num_samples > cfg.limit:
         raise ConfigError(
             f"data.limit={cfg.limit} counts when shards are written, and {manifest.base} holds "
             f"{manifest.num_samples} samples already; drop data.limit, or prepare it again"
         )
     if len(manifest.shape) == 3:
-        channels, _, size = manifest.shape
-        for key, wanted, found in (
-            ("image_size", cfg.image_size, size),
-            ("channels", cfg.channels, channels),
-        ):
-            if wanted is not None and wanted != found:
+        channels, height, width = manifest.shape
+        size = cfg.image_size
+        if cfg.channels not in (None, channels):
+            raise DataError(
+                f"{manifest.base}: its images have channels {channels}, the config says "
+                f"data.channels={cfg.channels}; change it, or prepare the data again"
+            )
+        if size is not None and (height, width) != (size, size):
+            if min(height, width) < size or manifest.source_shape is not None:
                 raise DataError(
-                    f"{manifest.base}: its images have {key} {found}, the config says "
-                    f"data.{key}={wanted}; change it, or prepare the data again"
+                    f"{manifest.base}: its images have image_size {width}"
+                    f"{'' if width == height else f'x{height}'}, the config says "
+                    f"data.image_size={size}; change it, or prepare the data again"
                 )
+            manifest = replace(
+                manifest, shape=(channels, size, size), stored_shape=manifest.shape
+            )
     inputs = manifest.source_shape[0] if manifest.source_shape else None
     if cfg.source == "pairs" and inputs is None:
         raise DataError(f"{manifest.base}: its samples are no pairs; prepare the data again")

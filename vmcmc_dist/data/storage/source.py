@@ -1,4 +1,4 @@
-"""Where a stream's bytes come from: ranged reads, behind a cache of this machine if there is one."""
+"""A stream's bytes: ranged reads, behind a cache of this machine if there is one."""
 
 from __future__ import annotations
 
