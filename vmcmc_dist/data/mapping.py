@@ -12,7 +12,8 @@ from typing import Any, TypeVar
 
 from vmcmc_dist.errors import ResourceError
 
-Job, Result = TypeVar("Job"), TypeVar("Result")
+Job = TypeVar("Job")
+Result = TypeVar("Result")
 
 Mapper = Callable[[Callable[[Any], Any], Sequence[Any]], Iterator[Any]]
 """``mapper(function, jobs)`` yields ``function(job)`` of every job, in any order; the function is

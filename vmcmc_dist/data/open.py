@@ -69,9 +69,7 @@ def _checked(manifest: Manifest, cfg: DataConfig) -> Manifest:
                     f"{'' if width == height else f'x{height}'}, the config says "
                     f"data.image_size={size}; change it, or prepare the data again"
                 )
-            manifest = replace(
-                manifest, shape=(channels, size, size), stored_shape=manifest.shape
-            )
+            manifest = replace(manifest, shape=(channels, size, size), stored_shape=manifest.shape)
     inputs = manifest.source_shape[0] if manifest.source_shape else None
     if cfg.source == "pairs" and inputs is None:
         raise DataError(f"{manifest.base}: its samples are no pairs; prepare the data again")

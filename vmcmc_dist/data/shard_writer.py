@@ -156,6 +156,24 @@ def write_parts(
     return done
 
 
+@dataclass(frozen=True)
+class ShardJob:
+    """Write samples[...] of a source to one tar."""
+
+    path: Path
+    samples: range
+    coding: Coding
+
+
+def write_shard(source: Source, job: ShardJob) -> Written:
+    """Write one tar in its place; raises OSError if it cannot be written."""
+    shard = _Tar(job.path, job.path.name)
+    with shard.file:
+        for i in job.samples:
+            shard.add(i, _coded(source, i, [job.coding])[0])
+        return shard.finish(job.samples)
+
+
 def _samples(parts: Iterable[Part]) -> list[int]:
     return sorted(set().union(*(part.samples for part in parts)))
 
@@ -179,51 +197,67 @@ def _coded(source: Source, i: int, codings: list[Coding]) -> list[_Sample]:
         raise DataError(f"{source.describe(i)}: {error.strerror or error}") from None
 
 
-class _Shard:
-    """One tar that grows in a temporary file, which is deleted whatever happens."""
+class _Tar:
+    """A tar that samples are added to."""
 
-    def __init__(self, part: Part, target: ShardSet, stack: ExitStack) -> None:
-        self.part, self.target = part, target
+    def __init__(self, path: Path, name: str) -> None:
+        self.path, self.name = path, name
         self.bad: list[str] = []
         self.count = self.small = 0
-        self.unfinished = Unfinished(target.out, target.key)
-        self.path = temporary_folder(target.out, self.unfinished) / _own(part, target.key)
-        stack.callback(self.path.unlink, missing_ok=True)
-        with errors_of_writing(target.out):
-            self.file = stack.enter_context(open(self.path, "wb"))
+        self.file = open(path, "wb")
         self.tar = TarWriter(self.file, encoder=False, mtime=MTIME)
 
     def add(self, i: int, sample: _Sample) -> None:
         if sample.bad:
             self.bad.append(sample.bad)
             return
-        with errors_of_writing(self.target.out):
-            self.tar.write({"__key__": f"{i:09d}", **sample.members})
+        self.tar.write({"__key__": f"{i:09d}", **sample.members})
         self.count += 1
         self.small += sample.small
 
-    def finish(self) -> Written:
-        name, samples = self.part.name, self.part.samples
-        info, blocks = ShardInfo(name, 0, 0), np.zeros(0, dtype=DTYPE)
-        with errors_of_writing(self.target.out):
-            self.tar.close()
-            self.file.flush()
-            os.fsync(self.file.fileno())
-            self.file.close()
-            if self.count:
-                info, blocks = index_tar(self.path, name)
-                self._put(store.join(self.target.out, name))
+    def finish(self, samples: range) -> Written:
+        """Its record; without one sample, the file is of no use."""
+        self.tar.close()
+        self.file.flush()
+        os.fsync(self.file.fileno())
+        self.file.close()
+        info, blocks = ShardInfo(self.name, 0, 0), np.zeros(0, dtype=DTYPE)
+        if self.count:
+            info, blocks = index_tar(self.path, self.name)
         bad = tuple(self.bad)
-        written = Written(name, samples.start, samples.stop, info, blocks, bad, self.small)
+        return Written(self.name, samples.start, samples.stop, info, blocks, bad, self.small)
+
+
+class _Shard:
+    """A shard that grows in a temporary file, which is deleted whatever happens."""
+
+    def __init__(self, part: Part, target: ShardSet, stack: ExitStack) -> None:
+        self.part, self.target = part, target
+        self.unfinished = Unfinished(target.out, target.key)
+        path = temporary_folder(target.out, self.unfinished) / _own(part, target.key)
+        stack.callback(path.unlink, missing_ok=True)
+        with errors_of_writing(target.out):
+            self.tar = _Tar(path, part.name)
+        stack.callback(self.tar.file.close)
+
+    def add(self, i: int, sample: _Sample) -> None:
+        with errors_of_writing(self.target.out):
+            self.tar.add(i, sample)
+
+    def finish(self) -> Written:
+        with errors_of_writing(self.target.out):
+            written = self.tar.finish(self.part.samples)
+            if self.tar.count:
+                self._put(store.join(self.target.out, self.part.name))
         self.unfinished.keep(written)
         return written
 
     def _put(self, place: str) -> None:
         if store.is_remote(place):
-            store.upload(self.path, place)
-            self.path.unlink()
+            store.upload(self.tar.path, place)
+            self.tar.path.unlink()
         else:
-            os.replace(self.path, place)
+            os.replace(self.tar.path, place)
 
 
 def temporary_folder(out: str, unfinished: Unfinished) -> Path:
