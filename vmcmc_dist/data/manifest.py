@@ -131,7 +131,7 @@ class Manifest:
                 source=record["source"],
                 shape=tuple(int(n) for n in record["shape"]),
                 dtype=str(np.dtype(record["dtype"])),
-                shards=tuple(_shard(where, shard) for shard in record["shards"]),
+                shards=tuple(shard_of(where, shard) for shard in record["shards"]),
                 labels=LabelInfo(record["labels"]["kind"], tuple(record["labels"]["names"])),
                 licence=record["licence"],
                 split=record["split"],
@@ -180,7 +180,8 @@ def _optional_shape(shape: list[int] | None) -> tuple[int, ...] | None:
     return None if shape is None else tuple(int(n) for n in shape)
 
 
-def _shard(where: str, record: dict[str, Any]) -> ShardInfo:
+def shard_of(where: str, record: dict[str, Any]) -> ShardInfo:
+    """One entry of ``shards`` in the manifest ``where``; DataError for a name that leaves it."""
     name = str(record["name"])
     if name.startswith(("/", "~")) or ".." in name.split("/") or ":" in name:
         raise DataError(f"{where}: shard name {name!r} leaves the folder; refused")
