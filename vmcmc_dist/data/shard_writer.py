@@ -8,7 +8,7 @@ import json
 import os
 import socket
 from collections.abc import Iterable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -168,10 +168,12 @@ class ShardJob:
 def write_shard(source: Source, job: ShardJob) -> Written:
     """Write one tar in its place; raises OSError if it cannot be written."""
     shard = _Tar(job.path, job.path.name)
-    with shard.file:
+    try:
         for i in job.samples:
             shard.add(i, _coded(source, i, [job.coding])[0])
         return shard.finish(job.samples)
+    finally:
+        shard.abandon()
 
 
 def _samples(parts: Iterable[Part]) -> list[int]:
@@ -228,6 +230,14 @@ class _Tar:
         return Written(self.name, samples.start, samples.stop, info, blocks, bad, self.small)
 
 
+    def abandon(self) -> None:
+        """Close it, whole or not; what cannot be written any more is not wanted."""
+        with suppress(OSError, ValueError):
+            self.tar.close()
+        with suppress(OSError):
+            self.file.close()
+
+
 class _Shard:
     """A shard that grows in a temporary file, which is deleted whatever happens."""
 
@@ -238,7 +248,7 @@ class _Shard:
         stack.callback(path.unlink, missing_ok=True)
         with errors_of_writing(target.out):
             self.tar = _Tar(path, part.name)
-        stack.callback(self.tar.file.close)
+        stack.callback(self.tar.abandon)
 
     def add(self, i: int, sample: _Sample) -> None:
         with errors_of_writing(self.target.out):

@@ -132,8 +132,7 @@ class Unfinished:
         self.end()
         out = Path(self.out).expanduser()
         if not any(path.name != LOCK for path in out.iterdir()):
-            (out / LOCK).unlink(missing_ok=True)
-            out.rmdir()
+            shutil.rmtree(out)
 
     def _record(self, shard: str) -> str:
         return store.join(self.out, f"{self.folder}/{shard.removesuffix('.tar')}.json")
