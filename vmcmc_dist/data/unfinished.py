@@ -14,7 +14,7 @@ import re
 import shutil
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -132,7 +132,9 @@ class Unfinished:
         self.end()
         out = Path(self.out).expanduser()
         if not any(path.name != LOCK for path in out.iterdir()):
-            shutil.rmtree(out)
+            (out / LOCK).unlink(missing_ok=True)
+            with suppress(OSError):  # somebody put a file there just now
+                out.rmdir()
 
     def _record(self, shard: str) -> str:
         return store.join(self.out, f"{self.folder}/{shard.removesuffix('.tar')}.json")
