@@ -4,11 +4,12 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 ARGS   ?=
 READY  := $(VENV)/.ready
+STORES := .venv-swift
 
 export RAY_USAGE_STATS_ENABLED := 0
 
 .DEFAULT_GOAL := help
-.PHONY: help install browser train-celeba test test-slow test-gpu lint format bench clean
+.PHONY: help install browser stores train-celeba test test-slow test-gpu lint format bench clean
 
 help: ## show this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -50,6 +51,13 @@ browser: ## a headless browser for the tests of `vmcmc report`, where root and a
 	    || echo "apt has no chromium-headless-shell: the browser's tests will be skipped"; \
 	else echo "no root or no apt: install Chromium yourself, or its tests will be skipped"; fi
 
+stores: $(STORES)/.ready ## OpenStack Swift, a second real S3 store for the tests, in .venv-swift
+
+$(STORES)/.ready: .ci/constraints-swift.txt
+	$(PYTHON) -m venv $(STORES)
+	$(STORES)/bin/python -m pip install --quiet --disable-pip-version-check --requirement $<
+	@touch $@
+
 test: $(READY) ## all tests but the slow ones
 	$(BIN)/python -m pytest -m "not slow and not gpu"
 
@@ -71,6 +79,7 @@ format: $(READY) ## let ruff put the code into form
 bench: $(READY) ## measure speed on this machine
 	$(BIN)/vmcmc bench chain
 	$(BIN)/vmcmc bench step
+	$(BIN)/vmcmc data bench decode
 
 clean: ## remove the virtual environment and caches (runs stay)
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache *.egg-info
+	rm -rf $(VENV) $(STORES) .pytest_cache .mypy_cache .ruff_cache *.egg-info

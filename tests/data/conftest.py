@@ -1,9 +1,12 @@
-"""Fixtures of the data room: a cache of each test's own, small sets of shards, an S3 server."""
+"""Fixtures of the data room: a cache of each test's own, small sets of shards, S3 stores."""
 
 from __future__ import annotations
 
 import dataclasses
 import io
+import os
+import subprocess
+import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -110,9 +113,16 @@ def arrays(tmp_path: Path) -> Path:
     return folder
 
 
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """A test marked `stores("moto", "swift")` runs on each; the mark nearest to it counts."""
+    mark = metafunc.definition.get_closest_marker("stores")
+    if mark and "endpoint" in metafunc.fixturenames:
+        metafunc.parametrize("endpoint", mark.args, indirect=True)
+
+
 @pytest.fixture(scope="session")
-def endpoint() -> Iterator[str]:
-    """An S3 server on the loopback device."""
+def moto() -> Iterator[str]:
+    """The URL of moto's S3 server, in a thread; it takes any key and checks no signature."""
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
     host, port = server.get_host_and_port()
@@ -121,14 +131,55 @@ def endpoint() -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
+def swift_python() -> Path:
+    """The Python that has OpenStack Swift; skips where it is not installed."""
+    python = Path(__file__).resolve().parents[2] / ".venv-swift" / "bin" / "python"
+    if not python.exists():
+        pytest.skip("OpenStack Swift is not installed here; `make stores` installs it")
+    return python
+
+
+@pytest.fixture(scope="session")
+def swift(swift_python: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The URL of an OpenStack Swift of this session's own (see swift_store.py)."""
+    folder = tmp_path_factory.mktemp("swift")
+    script = Path(__file__).with_name("swift_store.py")
+    words = [swift_python, "-W", "ignore", script, folder / "store", os.getpid()]
+    with open(folder / "log.txt", "wb") as log:
+        process = subprocess.Popen(
+            [str(word) for word in words],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+    try:
+        port, latest = folder / "store" / "port", time.monotonic() + 60
+        while not port.exists():
+            if process.poll() is not None or time.monotonic() > latest:
+                pytest.fail(f"OpenStack Swift did not start:\n{(folder / 'log.txt').read_text()}")
+            time.sleep(0.05)
+        yield f"http://127.0.0.1:{port.read_text()}"
+    finally:
+        process.kill()
+        process.wait()
+
+
+@pytest.fixture(scope="session")
+def endpoint(request: pytest.FixtureRequest) -> str:
+    """The URL of an S3 store: moto's, or that which the mark `stores` names."""
+    return request.getfixturevalue(getattr(request, "param", "moto"))
+
+
+@pytest.fixture(scope="session")
 def s3_account() -> dict[str, str]:
-    """The credentials that the server is asked with."""
-    return {"AWS_ACCESS_KEY_ID": "test-key", "AWS_SECRET_ACCESS_KEY": "very-secret"}
+    """The credentials of the tests' user (Swift's keys are ACCOUNT:USER)."""
+    return {"AWS_ACCESS_KEY_ID": "test:key", "AWS_SECRET_ACCESS_KEY": "very-secret"}
 
 
 @pytest.fixture(scope="session")
 def s3_client(endpoint: str, s3_account: dict[str, str]) -> Any:
-    """A client of the server itself, past any proxy."""
+    """A client of the store itself, past any proxy."""
     return boto3.client(
         "s3",
         endpoint_url=endpoint,

@@ -56,9 +56,10 @@ def test_interrupted_and_run_again_it_is_the_local_set(arrays, s3, tmp_path, cac
     prepare(config(arrays), lambda stage, done, total: calls.append(done))
     assert calls == [20, 30, 40, 45]
     assert objects() == local(arrays, tmp_path / "local")
-    assert s3.head_object(Bucket="faces", Key="set/shard-000001.tar")["LastModified"] == stamps[
-        "set/shard-000001.tar"
-    ]
+    assert (
+        s3.head_object(Bucket="faces", Key="set/shard-000001.tar")["LastModified"]
+        == stamps["set/shard-000001.tar"]
+    )
     assert not list((cache / "preparing").iterdir()), "a shard was left on the local disk"
 
 
@@ -100,9 +101,7 @@ def test_a_store_that_fails_now_and_then(arrays, s3, proxy, tmp_path):
 def test_raw_data_on_s3_is_fetched_by_every_process_that_needs_it(arrays, s3, tmp_path):
     for path in arrays.iterdir():
         s3.upload_file(str(path), "faces", f"raw/{path.name}")
-    made = prepare(
-        config("s3://faces/raw", shards=str(tmp_path / "out"), prepare_workers=2)
-    )
+    made = prepare(config("s3://faces/raw", shards=str(tmp_path / "out"), prepare_workers=2))
     assert made.num_samples == 45 and made.labels.names == ("0", "1", "2", "3", "4")
 
 

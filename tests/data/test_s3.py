@@ -1,4 +1,4 @@
-"""Shards and raw data on S3, against a server on the loopback device."""
+"""Shards and raw data on S3, against two stores on the loopback device."""
 
 from __future__ import annotations
 
@@ -19,6 +19,8 @@ from vmcmc_dist.data import (
 )
 from vmcmc_dist.data.storage import RetryPolicy
 from vmcmc_dist.errors import ConfigError, DataError
+
+pytestmark = pytest.mark.stores("moto", "swift")
 
 
 def config(root, **changes) -> DataConfig:
@@ -76,7 +78,17 @@ def test_access_denied(s3, proxy):
     proxy.faults = lambda request: Fault("status", status=403, code="AccessDenied")
     with pytest.raises(DataError, match="access denied.*; set AWS_PROFILE") as caught:
         open_manifest("s3://faces/set")
-    assert "test-key" not in str(caught.value)
+    assert "test:key" not in str(caught.value)
+
+
+@pytest.mark.stores("swift")  # moto takes any key
+@pytest.mark.parametrize("name", ["AWS_SECRET_ACCESS_KEY", "AWS_ACCESS_KEY_ID"])
+def test_a_wrong_key_or_secret(s3, monkeypatch, name):
+    monkeypatch.setenv(name, "not:right")
+    with pytest.raises(DataError, match="access denied.*; set AWS_PROFILE") as caught:
+        open_manifest("s3://faces/set")
+    for secret in ("test:key", "very-secret", "not:right"):
+        assert secret not in str(caught.value)
 
 
 def test_unreachable_store(s3, monkeypatch):

@@ -68,6 +68,27 @@ def _now(device: torch.device) -> float:
     return time.process_time() / torch.get_num_threads()
 
 
+def interleaved_seconds(
+    variants: Mapping[str, Callable[[], object]], *, rounds: int, now: Callable[[], float]
+) -> dict[str, list[float]]:
+    """Seconds by ``now`` of each variant in each of ``rounds`` rounds of all, after one to warm
+    up.
+    """
+    seconds: dict[str, list[float]] = {name: [] for name in variants}
+    for round_ in range(rounds + 1):
+        for name, run in variants.items():
+            start = now()
+            run()
+            if round_:
+                seconds[name].append(now() - start)
+    return seconds
+
+
+def median_ratio(over: list[float], under: list[float]) -> float:
+    """Median over rounds of over/under, each ratio taken within one round."""
+    return statistics.median(a / b for a, b in zip(over, under, strict=True))
+
+
 def interleaved_medians(
     variants: Mapping[str, Callable[[], object]], *, rounds: int, device: torch.device
 ) -> dict[str, float]:
@@ -75,11 +96,5 @@ def interleaved_medians(
 
     CPU: process time over threads, so other processes count little. GPU: synchronised wall time.
     """
-    seconds: dict[str, list[float]] = {name: [] for name in variants}
-    for round_ in range(rounds + 1):
-        for name, run in variants.items():
-            start = _now(device)
-            run()
-            if round_:
-                seconds[name].append(_now(device) - start)
+    seconds = interleaved_seconds(variants, rounds=rounds, now=lambda: _now(device))
     return {name: statistics.median(values) for name, values in seconds.items()}

@@ -1,11 +1,11 @@
-"""vmcmc data prepare|inspect|verify|mirror|index|celeba-layout"""
+"""vmcmc data prepare|inspect|verify|mirror|index|bench|celeba-layout"""
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
 
-from vmcmc_dist.cli import data_prepare, data_sets
+from vmcmc_dist.cli import data_bench, data_prepare, data_sets
 from vmcmc_dist.cli.keys import add_settings
 
 RAW = argparse.RawDescriptionHelpFormatter
@@ -47,6 +47,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     layout.add_argument("--name", required=True, help="what the images are; never `celeba`")
     layout.add_argument("--licence", default="unknown: the user's images", help="a note")
     layout.set_defaults(run=run_layout)
+    data_bench.add(what.add_parser("bench", help="measure speed: decode"))
 
 
 def _add_prepare(what) -> None:

@@ -2,39 +2,23 @@
 
 from __future__ import annotations
 
-import logging
-import zlib
 from collections.abc import Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Protocol
 
 from vmcmc_dist.data.manifest import Manifest
 from vmcmc_dist.data.samples import Bad, Encoded, split_block
+from vmcmc_dist.data.storage.source import DamagedError, Source
 from vmcmc_dist.errors import DataError
-
-log = logging.getLogger(__name__)
-READS = 3  # of a block whose checksum is wrong, before its samples count as bad
-
-
-class Bytes(Protocol):
-    """Where bytes come from: a range reader, with a cache before it or not."""
-
-    def size(self, url: str) -> int:
-        """Bytes of the whole object."""
-
-    def read(self, url: str, start: int, length: int, *, fresh: bool = False) -> bytes:
-        """Bytes [start, start + length); ``fresh`` passes over every cache."""
 
 
 class Blocks:
     """The blocks that are in use or soon will be; others are forgotten.
 
-    A block whose bytes are not those of the block table is read again, past all caches; if they
-    stay wrong, all of its samples are Bad. Raises DataError for shards that are missing or of
-    another size than the manifest says.
+    All samples of a block whose bytes are not those of the block table are Bad. Raises DataError
+    for shards that are missing or of another size than the manifest says.
     """
 
-    def __init__(self, manifest: Manifest, source: Bytes, *, readers: int, verify: bool) -> None:
+    def __init__(self, manifest: Manifest, source: Source, *, readers: int, verify: bool) -> None:
         self.manifest, self.source, self.verify = manifest, source, verify
         self._paths = [manifest.path(s) for s in range(len(manifest.shards))]
         self._sized: set[int] = set()
@@ -76,15 +60,14 @@ class Blocks:
         shard, count = int(entry["shard"]), int(entry["count"])
         start, length = int(entry["start"]), int(entry["bytes"])
         path = self._paths[shard]
-        where = f"{path}, bytes {start}-{start + length - 1}"
-        for attempt in range(READS):
-            data = self.source.read(path, start, length, fresh=attempt > 0)
+        try:
+            data = self.source.read(
+                path, start, length, int(entry["crc32"]) if self.verify else None
+            )
+        except DamagedError:
+            return [Bad(f"number {i} of a block", "checksum mismatch") for i in range(count)]
+        finally:
             self._check_size(shard)
-            if not self.verify or zlib.crc32(data) == entry["crc32"]:
-                break
-            log.warning("%s: checksum mismatch, read %d of %d", where, attempt + 1, READS)
-        else:
-            return [Bad(f"number {i}", "checksum mismatch") for i in range(count)]
         return split_block(
             data, path, count, self.manifest.labels, pairs=self.manifest.source_shape is not None
         )

@@ -41,8 +41,8 @@ class DataConfig:
     split: Literal["train", "valid", "test", "all"] = setting("train", "part of the data set")
     image_size: Optional[int] = setting(  # noqa: UP045
         None,
-        "side of the square images; empty = the source's own (64 for faces). Below that of prepared "
-        "shards: images are cut square and made smaller as they are read",
+        "side of the square images; empty = the source's own (64 for faces). Shards of larger "
+        "images are cut square and made smaller as they are read",
         unit="pixels",
         ge=4,
         le=4096,
@@ -103,6 +103,14 @@ class DataConfig:
     prefetch: int = setting(4, "batches made ahead", unit="batches", ge=1)
     cache_mb: int = setting(
         1024, "decoded samples are kept in memory if all of them fit in this", unit="MiB", ge=0
+    )
+    block_cache: Optional[str] = setting(  # noqa: UP045
+        None,
+        "folder on a local disk that keeps what was read from s3://, shared by all workers of a "
+        "node; empty = none",
+    )
+    block_cache_gb: float = setting(
+        100, "the block cache is never larger than this; least lately used goes", unit="GiB", gt=0
     )
     retry_s: float = setting(
         120.0, "a read from S3 that fails is tried again for this long", unit="seconds", ge=0

@@ -2,8 +2,8 @@
 
 A JPEG can be decoded at 1/2, 1/4 or 1/8 of its size, in a fraction of the time (the DCT of each
 8x8 block is inverted for its low frequencies only). That shrinks sharper than Lanczos does, so
-the result is at least ``MARGIN`` times as large as what it is then resized to by Lanczos: on
-photos the difference from decoding all of it is then below what JPEG at quality 95 loses.
+the result is at least ``MARGIN`` times as large as what it is then resized to by Lanczos.
+Orientation tags (EXIF) and colour profiles are not applied: pixels are as they are stored.
 """
 
 from __future__ import annotations
@@ -15,13 +15,23 @@ import simplejpeg
 from PIL import Image, UnidentifiedImageError
 
 from vmcmc_dist.data.decoding import JPEG_COLOURS, decode_into
-from vmcmc_dist.data.image_header import JPEG, PNG, Header, UndecodableError, header
+from vmcmc_dist.data.image_header import (
+    JPEG,
+    PNG,
+    Header,
+    UndecodableError,
+    header,
+    refuse_many_scans,
+)
 
 MODES = {1: "L", 3: "RGB"}
 """Mode of an image by its channels."""
 
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "PPM")
+"""All that Pillow may open: others among its plug-ins start programs (EPS)."""
+
 MARGIN = 2
-"""Twice: ≥ 43 dB against full decoding for 481x321 photos → 64x64; once: 39 dB."""
+"""Twice: 49 dB (at least 43) against whole decoding, 481x321 photos → 64x64; once: 39 (33)."""
 
 STORED = "stored_size"
 """Key in ``Image.info`` of one decoded at 1/s: (s, width, height) as it is stored."""
@@ -29,7 +39,7 @@ STORED = "stored_size"
 Size = int | tuple[int, int]
 
 
-def decode_at_least(data: bytes, side: Size, max_pixels: int) -> np.ndarray:
+def decode_at_least(data: bytes | memoryview, side: Size, max_pixels: int) -> np.ndarray:
     """Decode to uint8 [H', W', C], C = 1 for grey images, else 3, both sides at least ``side``
     (one number, or height and width) where the stored image is so large.
 
@@ -41,7 +51,7 @@ def decode_at_least(data: bytes, side: Size, max_pixels: int) -> np.ndarray:
     return pixels[..., None] if pixels.ndim == 2 else pixels
 
 
-def fit_into(data: bytes, extension: str, out: np.ndarray, max_pixels: int) -> None:
+def fit_into(data: bytes | memoryview, extension: str, out: np.ndarray, max_pixels: int) -> None:
     """Decode an image of any size, cut its centre in the proportions of ``out`` uint8 [H, W, C]
     (C-contiguous, C = 1 or 3), and resize it (Lanczos) into ``out``; grey and colour are
     converted, transparency is left out. The same bytes give the same pixels as in preparation.
@@ -59,9 +69,11 @@ def fit_into(data: bytes, extension: str, out: np.ndarray, max_pixels: int) -> N
     out[:] = pixels[..., None] if channels == 1 else pixels
 
 
-def open_image(data: bytes, max_pixels: int, at_least: Size | None = None) -> Image.Image:
-    """Any image that Pillow knows, in its own mode, decoded; JPEGs no larger than ``at_least``
-    asks for, with ``info[STORED]`` then set.
+def open_image(
+    data: bytes | memoryview, max_pixels: int, at_least: Size | None = None
+) -> Image.Image:
+    """An image of one of ``FORMATS``, decoded, in Pillow's mode for it; JPEGs no larger than
+    ``at_least`` asks for, with ``info[STORED]`` then set.
 
     8-bit grey and RGB files go the way of :func:`decode_into`; palettes, alpha, CMYK, 16 bits,
     rare samplings and other formats are read by Pillow itself. Raises UndecodableError.
@@ -76,6 +88,7 @@ def open_image(data: bytes, max_pixels: int, at_least: Size | None = None) -> Im
     if scale == 1:
         decode_into(data, "image", pixels)
     else:
+        refuse_many_scans(data)
         colour = JPEG_COLOURS[found.channels]
         try:
             simplejpeg.decode_jpeg(
@@ -110,7 +123,7 @@ def centred(image: Image.Image, height: int, width: int) -> Image.Image:
     return image.resize((width, height), Image.Resampling.LANCZOS)
 
 
-def plain(data: bytes) -> Header | None:
+def plain(data: bytes | memoryview) -> Header | None:
     """The header of a JPEG, PNG or WebP of grey or RGB pixels and nothing else; None for all
     other data, torn headers among it.
     """
@@ -123,8 +136,14 @@ def plain(data: bytes) -> Header | None:
     return found if found.channels in MODES else None
 
 
-def _transparent(data: bytes) -> bool:
-    return data.find(b"tRNS", 0, data.find(b"IDAT") + 1) >= 0
+def _transparent(data: bytes | memoryview) -> bool:
+    chunks = bytes(data)
+    return chunks.find(b"tRNS", 0, chunks.find(b"IDAT") + 1) >= 0
+
+
+def scale_for(width: int, height: int, to_width: int, to_height: int) -> int:
+    """s of the 1/s at which :func:`fit_into` decodes a JPEG for a smaller image."""
+    return _scale(Header(width, height, 3), (MARGIN * to_height, MARGIN * to_width))
 
 
 def _scale(found: Header, at_least: Size | None) -> int:
@@ -140,10 +159,12 @@ def _check_pixels(width: int, height: int, max_pixels: int) -> None:
         raise UndecodableError(f"{width}x{height} exceeds data.max_pixels")
 
 
-def _by_pillow(data: bytes, max_pixels: int) -> Image.Image:
+def _by_pillow(data: bytes | memoryview, max_pixels: int) -> Image.Image:
     try:
-        image = Image.open(io.BytesIO(data))
+        image = Image.open(io.BytesIO(data), formats=FORMATS)
         _check_pixels(image.width, image.height, max_pixels)
+        if data[:3] == JPEG:
+            refuse_many_scans(data)
         image.load()
     except (
         UnidentifiedImageError,

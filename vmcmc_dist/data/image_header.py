@@ -13,6 +13,9 @@ JPEG, PNG, WEBP = b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"RIFF"
 
 JPEG_CHANNELS = {"Gray": 1, "YCbCr": 3, "RGB": 3, "CMYK": 4, "YCCK": 4}
 PNG_CHANNELS = {0: 1, 2: 3, 3: 3, 4: 2, 6: 4}  # by colour type; a palette is its colours
+PROGRESSIVE = {0xC2, 0xC6, 0xCA, 0xCE}
+FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}  # SOF0 … SOF15; the three are other segments
+MAX_SCANS = 100
 IHDR = struct.Struct(">4x4sIIBB")
 WEBP_ANIMATION, WEBP_ALPHA = 0x02, 0x10
 
@@ -51,6 +54,24 @@ def jpeg_header(data: bytes | memoryview) -> Header:
     except ValueError as error:
         raise UndecodableError(f"does not decode (JPEG header: {error})") from None
     return Header(width, height, JPEG_CHANNELS[colour])
+
+
+def refuse_many_scans(data: bytes | memoryview) -> None:
+    """Raises UndecodableError for a progressive JPEG of more than ``MAX_SCANS`` scans (usual are
+    10): each passes over the whole image, and takes but 20 bytes, so they are the bomb that no
+    limit of pixels refuses.
+    """
+    place = 2
+    while place + 4 <= len(data) and data[place] == 0xFF:
+        marker = data[place + 1]
+        if marker in FRAMES:
+            # in compressed data 0xFF is always followed by 0 or a restart
+            scans = bytes(data).count(b"\xff\xda") if marker in PROGRESSIVE else 1
+            if scans > MAX_SCANS:
+                raise UndecodableError(f"does not decode (a JPEG of {scans} scans)")
+            return
+        place += 1 if marker == 0xFF else 2 + (data[place + 2] << 8) + data[place + 3]
+    raise UndecodableError("does not decode (JPEG header: torn)")
 
 
 def _png_header(data: bytes | memoryview) -> Header:

@@ -28,6 +28,7 @@ class Ledger:
         self.max_bad = max_bad
         self.bad: dict[int, str] = {}
         self._seen: dict[int, np.ndarray] = {}
+        self._given: dict[int, int] = {}
         self._bad_in: dict[int, int] = {}
 
     def note_bad(self, index: int, row: int, where: str) -> None:
@@ -51,30 +52,39 @@ class Ledger:
             )
 
     def give(self, index: np.ndarray, rows: np.ndarray) -> None:
-        """Note a batch: global indices int64 [B], and the rows int64 [B] that the order asks for.
+        """Note a batch: ascending indices int64 [B], and the rows int64 [B] that are due there.
 
         Raises DataError if a row comes twice in its epoch, or if an epoch that this batch closes
         was not given out in full.
         """
-        epochs = index // self.samples
-        for epoch in np.unique(epochs):
-            mine = rows[epochs == epoch]
-            seen = self._seen.setdefault(int(epoch), np.zeros(self.samples, dtype=bool))
-            if seen[mine].any() or len(np.unique(mine)) < len(mine):
-                raise DataError(
-                    f"epoch {epoch}: row {mine[seen[mine]][:1]} came twice; please report this"
-                )
+        first, last = int(index[0]) // self.samples, int(index[-1]) // self.samples
+        for epoch in range(first, last + 1):
+            mine = rows if first == last else rows[index // self.samples == epoch]
+            seen = self._seen.get(epoch)
+            if seen is None:
+                seen = self._seen[epoch] = np.zeros(self.samples, dtype=bool)
+                self._given[epoch] = 0
+            if seen[mine].any():
+                raise self._twice(epoch, int(mine[seen[mine]][0]))
             seen[mine] = True
-        for epoch in [e for e in self._seen if e < epochs[-1]]:
+            self._given[epoch] += len(mine)
+        for epoch in [e for e in self._seen if e < last]:
             self._close(epoch)
 
+    def _twice(self, epoch: int, row: int) -> DataError:
+        return DataError(f"epoch {epoch}: row {row} came twice; please report this")
+
     def _close(self, epoch: int) -> None:
-        given, bad = int(self._seen.pop(epoch).sum()), self._bad_in.pop(epoch, 0)
-        due = self.due(epoch)
+        given, bad = self._given.pop(epoch), self._bad_in.pop(epoch, 0)
+        due, distinct = self.due(epoch), int(self._seen.pop(epoch).sum())
         if given != due:
             raise DataError(
                 f"epoch {epoch}: {given} samples were given out, the manifest says {due}; please "
                 "report this"
+            )
+        if distinct != given:
+            raise DataError(
+                f"epoch {epoch}: {given - distinct} rows came twice; please report this"
             )
         log.info("epoch %d: %d samples, all there; %d of them bad", epoch, due, bad)
 

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from vmcmc_dist.data import decoding
 from vmcmc_dist.data.blocks import Blocks
 from vmcmc_dist.data.decoding import UndecodableError, decode_into, header
+from vmcmc_dist.data.fitting import fit_into
 from vmcmc_dist.data.manifest import Manifest
 from vmcmc_dist.data.samples import Bad, Encoded
 from vmcmc_dist.data.tar import VECTORS
@@ -106,18 +106,19 @@ class Rows:
             bad = self._decode(wanted, self._all, wanted)
             self._bad.update({int(wanted[i]): why for i, why in bad.items()})
             self._have[wanted] = True
-            np.subtract.at(self._missing, self._block_of(wanted), 1)
+            np.subtract.at(self._missing, self.block_of(wanted), 1)
         if not self._bad:
             return self._all.take(rows), {}
         return self._all.take(rows), {
             i: self._bad[int(r)] for i, r in enumerate(rows) if int(r) in self._bad
         }
 
-    def _block_of(self, rows: np.ndarray) -> np.ndarray:
+    def block_of(self, rows: np.ndarray) -> np.ndarray:
+        """The block of each row, int64 [B]."""
         return np.searchsorted(self.offsets, rows, side="right") - 1
 
     def _decode(self, rows: np.ndarray, to: Decoded, places: np.ndarray) -> dict[int, str]:
-        block_of = self._block_of(rows)
+        block_of = self.block_of(rows)
         inside = (rows - self.offsets[block_of]).tolist()
         at_hand = {int(b): self.blocks.samples(int(b)) for b in np.unique(block_of)}
         blocks, target = block_of.tolist(), places.tolist()
@@ -159,7 +160,7 @@ class Rows:
         elif sample.extension in VECTORS:
             raise DataError(f"{self._where(sample, block)}: a vector where images are expected")
         elif self.manifest.stored_shape is not None:
-            decoding.fit_into(sample.data, sample.extension, out, self.max_pixels)
+            fit_into(bytes(sample.data), sample.extension, out, self.max_pixels)
         else:
             try:
                 decode_into(sample.data, sample.extension, out)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -43,11 +42,16 @@ def split_block(
     A sample without a readable label or image is Bad. Raises DataError if the block does not hold
     what the block table says.
     """
-    view = memoryview(data)
+    view, kind, width = memoryview(data), labels.kind, labels.width or len(labels.names)
     found: list[Encoded | Bad] = []
-    for sample in tar.samples(view, where):
-        members = {e: view[a:b] for e, (a, b) in sample.members.items()}
-        found.append(_encoded(sample.key, members, labels, pairs))
+    for sample in tar.block_samples(data, where):
+        try:
+            label = _label(sample, view, kind, width)
+        except (KeyError, ValueError, TypeError, RecursionError) as error:
+            known = f": {error}" if type(error) is ValueError else ""
+            found.append(Bad(sample.key, f"no readable label ({kind}{known})"))
+            continue
+        found.append(_pair(sample, view, label) if pairs else _single(sample, view, label))
     if len(found) != count:
         raise DataError(
             f"{where}: {len(found)} samples, the block table says {count}; run `vmcmc data index`"
@@ -55,49 +59,44 @@ def split_block(
     return found
 
 
-def _encoded(
-    key: str, members: Mapping[str, bytes | memoryview], labels: LabelInfo, pairs: bool
-) -> Encoded | Bad:
-    source = None
-    if pairs:
-        extension, of_source = _member(members, TARGET, IMAGES), _member(members, INPUT, IMAGES)
-        if of_source is not None:
-            source = Encoded(key, of_source.rsplit(".", 1)[-1], members[of_source], None)
-        wanted = source is not None
-    else:
-        extension, wanted = next((e for e in _WHOLE if e in members), None), True
-    if extension is None or not wanted:
-        return Bad(key, f"no {_wanted(pairs)} member (it has {', '.join(sorted(members))})")
-    try:
-        label = _label(members, labels)
-    except (KeyError, ValueError, TypeError, RecursionError):
-        return Bad(key, f"no readable label ({labels.kind})")
-    if labels.kind == "class" and not 0 <= label < len(labels.names):
-        return Bad(key, f"class {label} is not below {len(labels.names)}")
-    if labels.width is not None and len(label) != labels.width:
-        return Bad(key, f"{len(label)} attributes, not {labels.width}")
-    return Encoded(key, extension.rsplit(".", 1)[-1], members[extension], label, source)
+def _label(sample: tar.Sample, view: memoryview, kind: str, width: int) -> Any:
+    """The label; raises KeyError, ValueError or TypeError where there is none of this kind."""
+    if kind == "none":
+        return None
+    start, stop = sample.members["cls" if kind == "class" else "json"]
+    if kind == "class":
+        label = int(bytes(view[start:stop]))
+        if not 0 <= label < width:
+            raise ValueError(f"{label} is not below {width}")
+        return label
+    attributes = [int(value) for value in json.loads(bytes(view[start:stop]))["attributes"]]
+    if len(attributes) != width:
+        raise ValueError(f"{len(attributes)} attributes, not {width}")
+    return attributes
 
 
-def _label(members: Mapping[str, bytes | memoryview], labels: LabelInfo) -> Any:
-    if labels.kind == "class":
-        return int(bytes(members["cls"]))
-    if labels.kind == "attributes":
-        return [int(value) for value in json.loads(bytes(members["json"]))["attributes"]]
-    return None
+def _single(sample: tar.Sample, view: memoryview, label: Any) -> Encoded | Bad:
+    for extension in _WHOLE:
+        if extension in sample.members:
+            start, stop = sample.members[extension]
+            return Encoded(sample.key, extension, view[start:stop], label)
+    return Bad(sample.key, f"no {'/'.join(_WHOLE)} member (it has {_names(sample)})")
 
 
-def _member(members: Mapping[str, Any], name: str, extensions: tuple[str, ...]) -> str | None:
-    return next((f"{name}.{e}" for e in extensions if f"{name}.{e}" in members), None)
+def _pair(sample: tar.Sample, view: memoryview, label: Any) -> Encoded | Bad:
+    parts = []
+    for name in (INPUT, TARGET):
+        extension = next((e for e in IMAGES if f"{name}.{e}" in sample.members), None)
+        if extension is None:
+            what = f"{INPUT}.EXT and {TARGET}.EXT"
+            return Bad(sample.key, f"no {what} member (it has {_names(sample)})")
+        start, stop = sample.members[f"{name}.{extension}"]
+        parts.append(Encoded(sample.key, extension, view[start:stop], label))
+    return parts[1]._replace(source=parts[0])
 
 
-def _wanted(pairs: bool) -> str:
-    return f"{INPUT}.EXT and {TARGET}.EXT" if pairs else "/".join(_WHOLE)
-
-
-def is_pair(members: Mapping[str, Any]) -> bool:
-    """True if a sample has an input or a target image."""
-    return any(_member(members, name, IMAGES) for name in (INPUT, TARGET))
+def _names(sample: tar.Sample) -> str:
+    return ", ".join(sorted(sample.members))
 
 
 _PAIRS = (
@@ -107,23 +106,25 @@ _PAIRS = (
 
 
 def shapes_of(
-    where: str, key: str, members: Mapping[str, bytes]
+    where: str, sample: tar.Sample, data: bytes
 ) -> tuple[tuple[int, ...], str, tuple[int, ...] | None]:
     """Shape, dtype and shape of the input image of one sample, off its headers alone.
 
     Raises DataError if it holds no readable image or vector.
     """
-    found = _encoded(key, members, LabelInfo(), is_pair(members))
+    pair = any(f"{n}.{e}" in sample.members for n in (INPUT, TARGET) for e in IMAGES)
+    found = (_pair if pair else _single)(sample, memoryview(data), None)
     if isinstance(found, Bad):
+        dotted = any("." in extension for extension in sample.members)
         raise DataError(
-            f"{where}: sample {key}: {found.reason}" + (_PAIRS if "." in found.reason else "")
+            f"{where}: sample {sample.key}: {found.reason}" + (_PAIRS if dotted else "")
         )
     shape, dtype = _shape(where, found)
     source_shape = None if found.source is None else _shape(where, found.source)[0]
     if source_shape is not None and source_shape[1:] != shape[1:]:
         raise DataError(
-            f"{where}: sample {key}: input of {source_shape[2]}x{source_shape[1]} and target "
-            f"of {shape[2]}x{shape[1]} pixels; both images of a pair have the same size"
+            f"{where}: sample {sample.key}: input of {source_shape[2]}x{source_shape[1]} and "
+            f"target of {shape[2]}x{shape[1]} pixels; both images of a pair have the same size"
         )
     return shape, dtype, source_shape
 

@@ -39,8 +39,8 @@ def scan(base: str, progress: Progress | None = None) -> Manifest:
         raise DataError(f"{base}: no {NAME} and no .tar shards there; run `vmcmc data prepare`")
     infos: list[ShardInfo] = []
     tables: list[np.ndarray] = []
-    first: tuple[str, dict[str, bytes]] | None = None
-    path, key, classes = "", "", 0
+    first: tuple[str, tar.Sample, bytes] | None = None
+    classes = 0
     for done, name in enumerate(names):
         where = store.join(base, name)
         with local_copy(where) as file:
@@ -50,8 +50,7 @@ def scan(base: str, progress: Progress | None = None) -> Manifest:
             with open(file, "rb") as opened, _mapped(opened) as data:
                 for sample in tar.samples(data, where):
                     if first is None:
-                        members = {e: bytes(data[a:b]) for e, (a, b) in sample.members.items()}
-                        path, key, first = where, sample.key, (sample.key, members)
+                        first = where, *_alone(sample, data)
                     if "cls" in sample.members:
                         a, b = sample.members["cls"]
                         label = bytes(data[a:b]).strip()
@@ -60,13 +59,13 @@ def scan(base: str, progress: Progress | None = None) -> Manifest:
             progress("index", done + 1, len(names))
     if first is None:
         raise DataError(f"{base}: the shards hold no samples; prepare the data again")
-    shape, dtype, source_shape = samples.shapes_of(path, key, first[1])
+    shape, dtype, source_shape = samples.shapes_of(*first)
     return Manifest(
         source=f"webdataset:{base.rstrip('/').rsplit('/', 1)[-1]}",
         shape=shape,
         dtype=dtype,
         shards=tuple(infos),
-        labels=_labels(first[1], classes),
+        labels=_labels(first[1], first[2], classes),
         base=base,
         source_shape=source_shape,
         blocks=index.joined(tables),
@@ -101,6 +100,14 @@ def write_index(base: str, progress: Progress | None = None) -> Manifest:
         manifest = Manifest.from_json(json.dumps(record), base, index.to_bytes(blocks))
     write_manifest(manifest, base)
     return replace(manifest, base=base)
+
+
+def _alone(sample: tar.Sample, data: memoryview) -> tuple[tar.Sample, bytes]:
+    """One sample and its bytes, out of those of its tar."""
+    start = sample.start
+    members = {e: (a - start, b - start) for e, (a, b) in sample.members.items()}
+    alone = sample._replace(start=0, stop=sample.stop - start, members=members)
+    return alone, bytes(data[start : sample.stop])
 
 
 def _record(where: str) -> tuple[dict[str, Any], list[ShardInfo]]:
@@ -139,11 +146,12 @@ def local_copy(path: str) -> Iterator[Path]:
         yield copy
 
 
-def _labels(sample: dict[str, bytes], classes: int) -> LabelInfo:
+def _labels(sample: tar.Sample, data: bytes, classes: int) -> LabelInfo:
     if classes:
         return LabelInfo("class", tuple(str(c) for c in range(classes)))
     try:
-        width = len(json.loads(sample.get("json", b"{}"))["attributes"])
+        start, stop = sample.members["json"]
+        width = len(json.loads(data[start:stop])["attributes"])
     except (ValueError, KeyError, TypeError):
         return LabelInfo()
     return LabelInfo("attributes", tuple(str(a) for a in range(width)))

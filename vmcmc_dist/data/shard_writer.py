@@ -229,7 +229,6 @@ class _Tar:
         bad = tuple(self.bad)
         return Written(self.name, samples.start, samples.stop, info, blocks, bad, self.small)
 
-
     def abandon(self) -> None:
         """Close it, whole or not; what cannot be written any more is not wanted."""
         with suppress(OSError, ValueError):

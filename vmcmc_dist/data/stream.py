@@ -11,7 +11,7 @@ from types import TracebackType
 import numpy as np
 import torch
 
-from vmcmc_dist.data.blocks import Blocks, Bytes
+from vmcmc_dist.data.blocks import Blocks
 from vmcmc_dist.data.config import DataConfig
 from vmcmc_dist.data.ledger import Ledger
 from vmcmc_dist.data.manifest import Manifest
@@ -20,6 +20,8 @@ from vmcmc_dist.data.prefetch import Prefetcher
 from vmcmc_dist.data.rows import Decoded, Rows
 from vmcmc_dist.data.storage.source import Source
 from vmcmc_dist.errors import ConfigError, DataError
+
+PLANNED = 32  # batches at the most whose samples are looked up at once
 
 
 @dataclass(frozen=True)
@@ -78,7 +80,7 @@ class ShardStream:
         self.manifest = manifest
         self.batch_size = local_batch * world_size
         self.images = images
-        self.source = Source(retry_s=cfg.retry_s, stall_s=cfg.stall_s)
+        self.source = source_of(cfg)
         batches = _Batches(manifest, cfg, self.source, seed, rank, world_size, local_batch, images)
         self.ledger, self._blocks = batches.ledger, batches.rows.blocks
         self._batches = Prefetcher(iter(batches), cfg.prefetch if cfg.workers else 0)
@@ -115,6 +117,16 @@ class ShardStream:
 def _stop(batches: Prefetcher[Batch], rows: Rows) -> None:
     batches.close()
     rows.close()
+
+
+def source_of(cfg: DataConfig) -> Source:
+    """Where the bytes of a config's shards come from."""
+    return Source(
+        retry_s=cfg.retry_s,
+        stall_s=cfg.stall_s,
+        cache_folder=cfg.block_cache,
+        cache_bytes=int(cfg.block_cache_gb * 2**30),
+    )
 
 
 def memory_bound(manifest: Manifest, cfg: DataConfig, world_size: int) -> int:
@@ -156,7 +168,7 @@ class _Batches:
         self,
         manifest: Manifest,
         cfg: DataConfig,
-        source: Bytes,
+        source: Source,
         seed: int,
         rank: int,
         world_size: int,
@@ -180,6 +192,8 @@ class _Batches:
             images=images,
             max_bad=cfg.max_bad,
         )
+        self._streams = min(cfg.streams, len(manifest.blocks)) if cfg.shuffle else 1
+        self._mean_block = manifest.num_samples / max(1, len(manifest.blocks))
         self._orders: dict[int, EpochOrder] = {}
         self._in_use: dict[int, list[int]] = {}
 
@@ -200,26 +214,33 @@ class _Batches:
 
     def __iter__(self) -> Iterator[Batch]:
         first = self.images
+        step = self.local_batch * self.world_size
         share = np.arange(self.local_batch, dtype=np.int64) * self.world_size + self.rank
         while True:
-            index = first + share
-            row, wanted = self.plan(index)
+            together = self._batches_together()
+            starts = first + step * np.arange(together, dtype=np.int64)
+            index = (starts[:, None] + share).reshape(-1)
+            rows, wanted = self.plan(index)
             self.rows.request(wanted)
-            made, bad = self.rows.fetch(row)
-            self.ledger.give(index, row)
-            for place, why in sorted(bad.items()):
-                self.ledger.note_bad(int(index[place]), int(row[place]), why)
-                row[place] = self._stand_in(int(index[place]), made, place)
-            if self.cfg.flip and len(self.manifest.shape) == 3:
-                self._flip(index, made)
-            yield Batch(
-                _channels_first(made.x),
-                None if made.y is None else torch.from_numpy(made.y),
-                torch.from_numpy(index),
-                torch.from_numpy(row),
-                None if made.source is None else _channels_first(made.source),
-            )
-            first += self.local_batch * self.world_size
+            for k in range(together):
+                part = slice(k * self.local_batch, (k + 1) * self.local_batch)
+                yield self._batch(index[part], rows[part])
+            first += step * together
+
+    def _batches_together(self) -> int:
+        """How many batches to plan at once: up to a quarter of what the windows hold."""
+        held = self._streams * self.cfg.shuffle_blocks * self._mean_block
+        return int(np.clip(held / 4 / (self.local_batch * self.world_size), 1, PLANNED))
+
+    def _batch(self, index: np.ndarray, row: np.ndarray) -> Batch:
+        made, bad = self.rows.fetch(row)
+        self.ledger.give(index, row)
+        for place, why in sorted(bad.items()):
+            self.ledger.note_bad(int(index[place]), int(row[place]), why)
+            row[place] = self._stand_in(int(index[place]), made, place)
+        if self.cfg.flip and len(self.manifest.shape) == 3:
+            self._flip(index, made)
+        return batch_of(made, index, row)
 
     def plan(self, index: np.ndarray) -> tuple[np.ndarray, list[int]]:
         """Global indices → rows, and the blocks to hold, in the order of need.
@@ -231,14 +252,14 @@ class _Batches:
         rows = np.empty_like(index)
         now: dict[int, list[int]] = {}
         soon: dict[int, list[int]] = {}
-        for e in np.unique(epoch):
-            order = self.order(int(e))
+        for e in range(int(epoch[0]), int(epoch[-1]) + 1):
+            order = self.order(e)
             rows[epoch == e], touched = order.rows(position[epoch == e])
             for reach in touched:
-                windows = range(reach.first, reach.last + 1)
-                blocks = [order.blocks(reach.stream, w) for w in windows]
-                now.setdefault(reach.stream, []).extend(np.concatenate(blocks).tolist())
-                soon[reach.stream] = self._ahead(int(e), reach) if self.cfg.workers else []
+                touches = now.setdefault(reach.stream, [])
+                for window in range(reach.first, reach.last + 1):
+                    touches += order.blocks(reach.stream, window).tolist()
+                soon[reach.stream] = self._ahead(e, reach) if self.cfg.workers else []
         for stream, blocks in now.items():
             self._in_use[stream] = blocks + soon[stream]
         return rows, [b for blocks in now.values() for b in blocks] + self._held()
@@ -284,6 +305,17 @@ class _Batches:
         for values in (made.x, made.source):
             if values is not None:
                 values[coins] = values[coins, :, ::-1]
+
+
+def batch_of(made: Decoded, index: np.ndarray, row: np.ndarray) -> Batch:
+    """Decoded samples as a batch over the same memory."""
+    return Batch(
+        _channels_first(made.x),
+        None if made.y is None else torch.from_numpy(made.y),
+        torch.from_numpy(index),
+        torch.from_numpy(row),
+        None if made.source is None else _channels_first(made.source),
+    )
 
 
 def _channels_first(values: np.ndarray) -> torch.Tensor:

@@ -10,8 +10,10 @@ decode: blocks are parsed in the training's own process.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
+
+import numpy as np
 
 from vmcmc_dist.errors import DataError
 
@@ -106,21 +108,75 @@ def members(data: bytes | memoryview, where: str, *, strict: bool = False) -> It
 
 def samples(data: bytes | memoryview, where: str, *, strict: bool = False) -> Iterator[Sample]:
     """The samples in ``data``, in their order; errors as of :func:`members`."""
-    key, start, stop = "", 0, 0
+    found = members(data, where, strict=strict)
+    return _grouped((m.name, m.start, m.content, m.content + m.size, m.stop) for m in found)
+
+
+def block_samples(data: bytes, where: str) -> Iterator[Sample]:
+    """The samples of a block whose bytes have been checked: :func:`samples`, only quicker."""
+    plain = _plain_members(data)
+    return samples(data, where) if plain is None else _grouped(plain)
+
+
+def _grouped(found: Iterable[tuple[str, int, int, int, int]]) -> Iterator[Sample]:
+    """Members as (name, start, content, its end, stop) → samples."""
+    key, first, last = "", 0, 0
     parts: dict[str, tuple[int, int]] = {}
-    for member in members(data, where, strict=strict):
-        split = _split(member.name)
+    for name, start, content, end, stop in found:
+        split = _split(name)
         if split is None:
             continue
         own, extension = split
         if own != key or extension in parts:
             if parts:
-                yield Sample(key, start, stop, parts)
-            key, start, parts = own, member.start, {}
-        parts[extension] = (member.content, member.content + member.size)
-        stop = member.stop
+                yield Sample(key, first, last, parts)
+            key, first, parts = own, start, {}
+        parts[extension] = (content, end)
+        last = stop
     if parts:
-        yield Sample(key, start, stop, parts)
+        yield Sample(key, first, last, parts)
+
+
+_POWERS = 8 ** np.arange(10, -1, -1, dtype=np.int64)
+
+
+def _plain_members(data: bytes) -> list[tuple[str, int, int, int, int]] | None:
+    """Members of a tar of plain ustar entries, all headers read at once; None for any other.
+
+    A header is where one says ``ustar``, and all of them must follow from each other's sizes.
+    """
+    number = len(data) // RECORD
+    if not number or len(data) % RECORD:
+        return None
+
+    def field(offset: int, length: int) -> np.ndarray:
+        return np.ndarray((number,), f"S{length}", data, offset, (RECORD,))
+
+    at = np.flatnonzero(field(257, 5) == b"ustar")
+    digits = np.ndarray((number, 12), np.uint8, data, 124, (RECORD, 1))[at]
+    others = np.ndarray((number, 2), np.uint8, data, 156, (RECORD, 345 - 156))[at]  # kind, prefix
+    octal = (digits[:, :11] >= 48) & (digits[:, :11] <= 55)
+    if not len(at) or at[0] or not octal.all() or (others != (48, 0)).any():
+        return None
+    sizes = (digits[:, :11].astype(np.int64) - 48) @ _POWERS
+    after = at + 1 + (sizes + RECORD - 1) // RECORD
+    if after[-1] != number or (after[:-1] != at[1:]).any():
+        return None
+    names = field(0, 100)[at].tolist()
+    together = b"\n" + b"\n".join(names)
+    if any(odd in together for odd in (b"..", b"\\", b"\n/", b"\n~")) or not together.isascii():
+        return None  # perhaps harmless: the slow way will say
+    starts, contents = at * RECORD, (at + 1) * RECORD
+    return list(
+        zip(
+            together.decode().split("\n")[1:],
+            starts.tolist(),
+            contents.tolist(),
+            (contents + sizes).tolist(),
+            (after * RECORD).tolist(),
+            strict=True,
+        )
+    )
 
 
 def _split(name: str) -> tuple[str, str] | None:

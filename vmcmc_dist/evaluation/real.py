@@ -19,8 +19,8 @@ from torch import Tensor
 
 from vmcmc_dist.data import Batch, DataConfig, DensityStream, Manifest, density, ensure_prepared
 from vmcmc_dist.data.conditions import conditions
+from vmcmc_dist.data.given_rows import read_rows
 from vmcmc_dist.data.manifest import LabelInfo
-from vmcmc_dist.data.rows import Rows
 from vmcmc_dist.data.scaling import to_model_range
 from vmcmc_dist.data.sources.base import NoSplitError
 from vmcmc_dist.langevin import stream_seed
@@ -89,7 +89,7 @@ def real_images(data: DataConfig, split: Split, limit: int | None = None, seed: 
         return _drawn(data, split, limit or DRAWN, seed)
     part = find_part(data, split)
     part = dataclasses.replace(part, rows=_chosen(part.rows, limit, seed))
-    batches = list(_read(part, data))
+    batches = list(read_rows(part.manifest, data, part.rows))
     return Real(
         torch.cat([batch.x for batch in batches]),
         _joined([batch.y for batch in batches]),
@@ -116,7 +116,7 @@ def real_batches(
         return
     part = find_part(data, split)
     part = dataclasses.replace(part, rows=_chosen(part.rows, limit, seed))
-    yield from _read(part, data, batch_size)
+    yield from read_rows(part.manifest, data, part.rows, batch_size)
 
 
 def held_out(model: Trained, n: int, seed: int = 0) -> tuple[Tensor, Tensor | None]:
@@ -184,25 +184,6 @@ def _chosen(rows: np.ndarray, limit: int | None, seed: int) -> np.ndarray:
         return rows
     generator = np.random.default_rng(seed)
     return rows[np.sort(generator.choice(len(rows), limit, replace=False))]
-
-
-def _read(part: Part, data: DataConfig, batch_size: int = 500) -> Iterator[Batch]:
-    rows = Rows(part.manifest, workers=data.workers, verify=data.verify, resident=False)
-    shard_of = np.searchsorted(rows.offsets, part.rows, side="right") - 1
-    try:
-        for start in range(0, len(part.rows), batch_size):
-            batch = slice(start, start + batch_size)
-            ahead = shard_of[start : start + 2 * batch_size]
-            rows.request({int(shard) for shard in ahead})
-            x, y, source = rows.fetch(part.rows[batch])
-            number = torch.from_numpy(part.rows[batch])
-            yield Batch(torch.from_numpy(x), _tensor(y), number, number, _tensor(source))
-    finally:
-        rows.close()
-
-
-def _tensor(values: np.ndarray | None) -> Tensor | None:
-    return None if values is None else torch.from_numpy(values)
 
 
 def _drawn(data: DataConfig, split: str, n: int, seed: int) -> Real:

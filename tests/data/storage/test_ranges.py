@@ -15,6 +15,8 @@ from vmcmc_dist.data import store
 from vmcmc_dist.data.storage import RangeReader, RetryPolicy, Stats
 from vmcmc_dist.errors import ConfigError, DataError, ResourceError
 
+pytestmark = pytest.mark.stores("moto", "swift")
+
 URL = "s3://faces/set/shard-000000.tar"
 DATA = np.random.default_rng(0).bytes(3_000_001)
 QUICK = RetryPolicy(seconds=20.0, first_s=0.01, longest_s=0.1)
@@ -155,6 +157,7 @@ def test_other_schemes_are_refused(url):
         RangeReader().read(url, 0, 1)
 
 
+@pytest.mark.stores("moto")  # the fault changes what is signed
 def test_a_store_that_ignores_ranges_gives_an_error_not_wrong_bytes(s3, proxy):
     put(s3)
     proxy.faults = lambda request: Fault("whole")
@@ -168,6 +171,7 @@ def test_a_store_that_ignores_ranges_gives_an_error_not_wrong_bytes(s3, proxy):
         RangeReader(QUICK).read(URL, 0, len(DATA) + 1)
 
 
+@pytest.mark.stores("moto")
 @pytest.mark.parametrize("kind", ["whole", "shifted"])
 def test_a_wrong_answer_now_and_then(s3, proxy, kind):
     put(s3)
@@ -177,6 +181,7 @@ def test_a_wrong_answer_now_and_then(s3, proxy, kind):
         assert reader.read(URL, start, 5000) == DATA[start : start + 5000]
 
 
+@pytest.mark.stores("moto")  # the fault changes what is signed
 def test_other_bytes_than_asked_for_are_an_error_if_it_stays_so(s3, proxy):
     put(s3)
     proxy.faults = lambda request: Fault("shifted")
