@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import pickle
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 
 from vmcmc_dist.bench.fault_schedule import Fault
 from vmcmc_dist.data import DataConfig, Manifest, open_manifest, prepare, prepare_sizes, store
+from vmcmc_dist.data.raw import RawData, open_source
 from vmcmc_dist.data.unfinished import Unfinished
 from vmcmc_dist.errors import DataError
 
@@ -63,11 +65,11 @@ def test_interrupted_and_run_again_it_is_the_local_set(arrays, s3, tmp_path, cac
     assert not list((cache / "preparing").iterdir()), "a shard was left on the local disk"
 
 
-def test_workers_write_by_multipart_what_one_process_writes(s3, tmp_path):
+def test_large_shards_go_by_multipart(s3, tmp_path):
     """Shards of 20 MB, so in two parts each."""
     root = tmp_path / "vectors.npy"
     np.save(root, np.random.default_rng(0).standard_normal((40, 250_000), dtype=np.float32))
-    prepare(config(root, prepare_workers=2, shard_samples=20))
+    prepare(config(root, shard_samples=20))
     assert s3.head_object(Bucket="faces", Key="set/shard-000000.tar")["ETag"].endswith('-2"')
     assert objects() == local(root, tmp_path / "local", shard_samples=20)
 
@@ -98,11 +100,16 @@ def test_a_store_that_fails_now_and_then(arrays, s3, proxy, tmp_path):
     assert objects() == local(arrays, tmp_path / "local")
 
 
-def test_raw_data_on_s3_is_fetched_by_every_process_that_needs_it(arrays, s3, tmp_path):
+def test_raw_data_on_s3_is_fetched_where_it_is_needed(arrays, s3, tmp_path, monkeypatch):
     for path in arrays.iterdir():
         s3.upload_file(str(path), "faces", f"raw/{path.name}")
-    made = prepare(config("s3://faces/raw", shards=str(tmp_path / "out"), prepare_workers=2))
+    cfg = config("s3://faces/raw", shards=str(tmp_path / "out"))
+    made = prepare(cfg)
     assert made.num_samples == 45 and made.labels.names == ("0", "1", "2", "3", "4")
+    sent = pickle.dumps(RawData(cfg, open_source(cfg)))
+    monkeypatch.setenv("VMCMC_CACHE", str(tmp_path / "another machine"))
+    there = pickle.loads(sent).source
+    assert len(there) == 45 and "another machine" in str(there.path)
 
 
 def test_records_of_a_bucket_are_read_back(arrays, s3):

@@ -1,4 +1,4 @@
-"""Several sizes in one pass: each a whole set, each raw image read once, one size or many the same."""
+"""Several sizes in one pass: each a whole set, each raw image read once."""
 
 from __future__ import annotations
 

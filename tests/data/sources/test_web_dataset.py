@@ -59,6 +59,7 @@ def test_labels_and_names(tmp_path, grey_png, opened, label, kind, names, values
     write_tar(tmp_path / "raw" / "a.tar", samples[:3])
     write_tar(tmp_path / "raw" / "b.tar", samples[3:])
     source = opened("webdataset", tmp_path / "raw")
+    source = pickle.loads(pickle.dumps(source))  # as it goes to other processes
     assert len(source) == 4 and source.image_size == 8 and source.channels == 1
     assert source.labels == LabelInfo(kind, names) and labels_of(source) == values
     assert [np.asarray(source.load(i).value)[0, 1] for i in range(4)] == [0, 1, 2, 3]
@@ -92,7 +93,7 @@ def test_a_set_of_ours_keeps_its_pixels_names_and_labels(arrays, tmp_path):
     cfg = DataConfig(source="arrays", root=str(arrays), shard_samples=10, prepare_workers=1)
     first = prepare(cfg)
     again = prepare(
-        DataConfig(source="webdataset", root=first.base, shard_samples=7, prepare_workers=2)
+        DataConfig(source="webdataset", root=first.base, shard_samples=7, prepare_workers=1)
     )
     assert [s.count for s in again.shards] == [7] * 6 + [3]
     assert (again.labels, again.licence) == (first.labels, first.licence)
@@ -148,7 +149,7 @@ def test_torn_compressed_empty_and_missing(tmp_path, grey_png, opened):
     write_tar(tmp_path / "a.tar", [{"png": grey_png(0)}])
     whole = (tmp_path / "a.tar").read_bytes()
     (tmp_path / "a.tar").write_bytes(whole[:700])
-    with pytest.raises(DataError, match="a.tar.*ends within"):
+    with pytest.raises(DataError, match="a.tar.*no end mark"):
         opened("webdataset", tmp_path)
     (tmp_path / "a.tar").write_bytes(b"\x1f\x8b" + whole)
     with pytest.raises(DataError, match="compressed"):
