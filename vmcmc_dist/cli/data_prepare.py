@@ -30,6 +30,7 @@ Keys of `data` may be given without `data.` in front of them.
 def run(options: argparse.Namespace) -> int:
     from vmcmc_dist.cli.bar import stage_bar
     from vmcmc_dist.data import ensure_prepared, prepare, prepare_sizes
+    from vmcmc_dist.data.raw import configure_store
     from vmcmc_dist.errors import ConfigError
 
     if options.ray and "=" in options.ray:  # --ray key=value
@@ -40,6 +41,7 @@ def run(options: argparse.Namespace) -> int:
         "restart": options.restart,
         "allow_upscaling": options.allow_upscaling,
     }
+    configure_store(config.data)
     with stage_bar() as progress:
         if options.sizes:
             made = prepare_sizes(config.data, options.sizes, progress, **given)

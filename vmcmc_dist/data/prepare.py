@@ -21,7 +21,6 @@ from vmcmc_dist.data.shard_writer import (
     Part,
     ShardSet,
     coding,
-    sweep_temporary,
     temporary_folder,
     write_parts,
 )
@@ -215,7 +214,6 @@ def _claimed(each: _Set, restart: bool) -> Iterator[None]:
                     f"({', '.join(others)}); --restart deletes it, or give another data.shards"
                 )
             unfinished.begin()
-            sweep_temporary(temporary_folder(each.out, unfinished))
             try:
                 yield
             except BaseException:
@@ -327,7 +325,7 @@ def _manifest(each: _Set, source: Source, code: Coding) -> Manifest:
         bad=bad,
         small=sum(w.small for w in written),
         source_shape=None if code.source is None else code.source.shape,
-        blocks=index.joined([w.blocks for w in kept]),
+        blocks=index.joined([w.blocks.copy() for w in kept]),
     )
 
 

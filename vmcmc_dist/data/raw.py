@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +13,11 @@ from vmcmc_dist.data.config import DataConfig, cache_dir
 from vmcmc_dist.data.file_lock import locked
 from vmcmc_dist.data.sources import BY_NAME, OPENERS, Source
 from vmcmc_dist.data.sources.celeba import CelebA
+from vmcmc_dist.data.storage import RetryPolicy
 from vmcmc_dist.data.unfinished import errors_of_writing
 from vmcmc_dist.errors import ConfigError
 
-Progress = Any
+Progress = Callable[[str, int, int], None]
 
 
 class RawData:
@@ -39,6 +42,10 @@ class RawData:
         anew = self.cfg.source in BY_NAME or store.is_remote(self.cfg.root or "")
         return {"cfg": self.cfg, "_source": None if anew else self._source}
 
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        configure_store(self.cfg)
+
 
 def open_source(cfg: DataConfig, progress: Progress | None = None) -> Source:
     """The raw data of ``cfg``; an s3:// root is first copied to the cache, faces are rendered.
@@ -62,6 +69,11 @@ def open_source(cfg: DataConfig, progress: Progress | None = None) -> Source:
     return OPENERS[cfg.source](cfg, root)
 
 
+def configure_store(cfg: DataConfig) -> None:
+    """Treat a store that fails as ``cfg`` says, from now on in this process."""
+    store.configure(RetryPolicy(seconds=cfg.retry_s), cfg.stall_s)
+
+
 def root_of(cfg: DataConfig) -> str:
     """``cfg.root``; raises ConfigError where it is needed and empty."""
     if not cfg.root:
@@ -74,7 +86,7 @@ def processes(cfg: DataConfig) -> int:
     return cfg.prepare_workers or len(os.sched_getaffinity(0))
 
 
-def _cache_lock(name: str):
+def _cache_lock(name: str) -> AbstractContextManager[None]:
     """One process of a machine at a time fills the cache; the others then find it filled."""
     with errors_of_writing(str(cache_dir())):
         cache_dir().mkdir(parents=True, exist_ok=True)

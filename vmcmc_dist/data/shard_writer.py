@@ -142,6 +142,8 @@ def write_parts(
     its record. Raises DataError for raw data that cannot be read, ResourceError for a full disk.
     """
     done: list[tuple[int, Written]] = []
+    for folder in {temporary_folder(s.out, Unfinished(s.out, s.key)) for s in sets}:
+        _sweep(folder)
     with ExitStack() as stack:
         shards: dict[Part, _Shard] = {}
         for i in _samples(parts):
@@ -283,7 +285,7 @@ def _own(part: Part, key: str) -> str:
     return f"{key[:12]}-{part.name}.{socket.gethostname()}.{os.getpid()}"
 
 
-def sweep_temporary(folder: Path) -> None:
+def _sweep(folder: Path) -> None:
     """Delete what processes of this machine that are gone left half written."""
     for path in folder.glob(f"*.tar.{socket.gethostname()}.*"):
         pid = path.suffix[1:]
