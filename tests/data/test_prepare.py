@@ -54,9 +54,10 @@ def test_what_went_in_comes_out(arrays):
     assert batch.y.tolist() == [r % 5 for r in batch.row.tolist()]
 
 
+@pytest.mark.slow  # (a quick one is in test_prepare_resume.py, with two processes)
 def test_same_input_same_bytes_for_any_number_of_processes(arrays, tmp_path):
     one = prepare(config(arrays, shards=str(tmp_path / "one")))
-    two = prepare(config(arrays, shards=str(tmp_path / "two"), prepare_workers=2))
+    two = prepare(config(arrays, shards=str(tmp_path / "two"), prepare_workers=3))
     assert one.checksum == two.checksum
     for shard in one.shards:
         pair = [(tmp_path / n / shard.name).read_bytes() for n in ("one", "two")]
@@ -219,3 +220,22 @@ def test_inspect_draws_the_samples(arrays, tmp_path):
     assert found.mean == pytest.approx(images.mean()) and found.std == pytest.approx(images.std())
     sheet = np.asarray(Image.open(tmp_path / "grid.png"))
     assert (sheet[2:10, 12:20] == images[1]).all()
+
+
+def test_a_broken_link_among_raw_files_is_named(arrays):
+    (arrays / "lost.npy").symlink_to(arrays / "nowhere.npy")
+    with pytest.raises(DataError, match="raw/lost.npy: not found"):
+        prepare(config(arrays))
+
+
+def test_a_folder_that_may_not_be_read_is_no_empty_one(arrays):
+    (arrays / "closed").mkdir(mode=0)
+    try:
+        list((arrays / "closed").iterdir())
+    except PermissionError:
+        with pytest.raises(DataError, match="closed: Permission denied"):
+            prepare(config(arrays))
+    else:
+        pytest.skip("this user may read everything")
+    finally:
+        (arrays / "closed").chmod(0o700)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import fcntl
 import gc
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -107,10 +109,12 @@ def test_a_shard_whose_record_or_end_is_missing_is_made_again(arrays, tmp_path):
 
 def test_other_numbers_of_samples_do_not_mix(arrays, tmp_path):
     """A record of other samples than the plan's is not believed."""
-    cfg = config(arrays, tmp_path / "out")
-    interrupted(cfg, 20)
-    record = next((tmp_path / "out").glob(".preparing-*/shard-000001.json"))
-    record.write_text(record.read_text().replace('"stop": 20', '"stop": 21'))
+    cfg, other = (config(arrays, tmp_path / n, shard_samples=s) for n, s in (("a", 10), ("b", 7)))
+    interrupted(cfg, 10)
+    interrupted(other, 14)
+    for path in (tmp_path / "b").rglob("shard-000001.*"):
+        to = next((tmp_path / "a").glob(".prep*-*")) if path.suffix == ".json" else tmp_path / "a"
+        shutil.copy(path, to)
     assert contents(prepare(cfg)) == contents(prepare(config(arrays, tmp_path / "whole")))
 
 
@@ -173,6 +177,22 @@ def test_a_lock_goes_with_its_process(tmp_path):
         assert path.exists()
     process.communicate()
     assert not path.exists()
+
+
+def test_a_lock_file_that_its_holder_removed_is_not_held(tmp_path, monkeypatch):
+    """Opened before the holder removed it, locked after: another would find no file to lock."""
+    path, flock = tmp_path / "lock", fcntl.flock
+
+    def removed_just_before(handle: int, operation: int) -> None:
+        monkeypatch.setattr(fcntl, "flock", flock)
+        path.unlink()
+        flock(handle, operation)
+
+    monkeypatch.setattr(fcntl, "flock", removed_just_before)
+    with locked(path, wait=False, what="in the way"):
+        with pytest.raises(ResourceError, match="in the way"):
+            with locked(path, wait=False, what="in the way"):
+                pass
 
 
 def test_nothing_is_left_of_a_preparation_that_finished_no_shard(tmp_path):

@@ -75,6 +75,14 @@ def test_a_size_that_was_lost_comes_back_the_same(photos, tmp_path):
     assert tars(tmp_path / "out" / "8") == before
 
 
+def test_a_set_that_was_decoded_for_a_larger_size_is_another_than_one_alone(photos, tmp_path):
+    made = prepare_sizes(config(photos, tmp_path / "out"), [8, 40])
+    assert tars(tmp_path / "out" / "8")
+    with pytest.raises(DataError, match="other data or settings"):
+        prepare(config(photos, tmp_path / "out" / "8", image_size=8))
+    assert prepare_sizes(config(photos, tmp_path / "out"), [8, 40]) == made
+
+
 def test_jobs_hold_every_sample_once_for_every_set():
     for number, samples in ((100, [16, 4, 64]), (7, [8]), (129, [64, 128])):
         all_jobs = jobs(number, samples)

@@ -149,13 +149,19 @@ def list_files(path: str, *, missing_ok: bool = False) -> dict[str, tuple[int, s
     if root.is_file():
         return {root.name: (root.stat().st_size, str(root.stat().st_mtime_ns))}
     files = {}
-    for folder, folders, names in os.walk(root):
+    for folder, folders, names in os.walk(root, onerror=_unreadable):
         folders.sort()
         for name in sorted(names):
             full = os.path.join(folder, name)
-            stat = os.stat(full)
+            with local_errors(full):
+                stat = os.stat(full)
             files[os.path.relpath(full, root)] = (stat.st_size, str(stat.st_mtime_ns))
     return files
+
+
+def _unreadable(error: OSError) -> None:
+    """A folder that is passed over would be lost without a word."""
+    raise DataError(f"{error.filename}: {error.strerror}; check who may read it")
 
 
 def listing_fingerprint(files: dict[str, tuple[int, str]]) -> str:
