@@ -215,8 +215,9 @@ def empty_bucket(client: Any, bucket: str) -> None:
     """Remove a bucket with all that is in it, if it is still there."""
     if bucket not in [b["Name"] for b in client.list_buckets()["Buckets"]]:
         return
-    for item in client.list_objects_v2(Bucket=bucket).get("Contents", []):
-        client.delete_object(Bucket=bucket, Key=item["Key"])
+    for page in client.get_paginator("list_objects_v2").paginate(Bucket=bucket):
+        for item in page.get("Contents", []):
+            client.delete_object(Bucket=bucket, Key=item["Key"])
     for part in client.list_multipart_uploads(Bucket=bucket).get("Uploads", []):
         client.abort_multipart_upload(Bucket=bucket, Key=part["Key"], UploadId=part["UploadId"])
     client.delete_bucket(Bucket=bucket)
@@ -227,5 +228,6 @@ def proxy(s3: Any, endpoint: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[F
     """A proxy in front of the server, which the environment points at; no faults until set."""
     with FaultProxy(endpoint) as proxy:
         monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.url)
+        s3fs.S3FileSystem.clear_instance_cache()  # of one that knows the server itself
         yield proxy
         s3fs.S3FileSystem.clear_instance_cache()

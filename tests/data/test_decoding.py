@@ -75,11 +75,21 @@ def test_real_photos(shared_data: Path) -> None:
         np.testing.assert_array_equal(out, wanted.reshape(out.shape))
 
 
+@pytest.mark.parametrize("format_", ["JPEG", "PNG"])
+def test_grey_is_taken_for_colour(format_: str) -> None:
+    grey, colour = empty(1), empty(3)
+    data = encoded(format_, "L")
+    decode_into(data, "any", grey)
+    decode_into(data, "any", colour)
+    np.testing.assert_array_equal(colour, np.broadcast_to(grey, colour.shape))
+    assert grey.std() > 30
+
+
 @pytest.mark.parametrize(
     "data, channels, message",
     [
         (encoded("JPEG"), 1, "37x21 with 3 channels, expected 37x21 with 1"),
-        (encoded("JPEG", "L"), 3, "37x21 with 1 channels, expected 37x21 with 3"),
+        (encoded("JPEG", "L", picture(20)), 3, "20x21 with 1 channels, expected 37x21 with 3"),
         (encoded("JPEG", "CMYK"), 3, "37x21 with 4 channels"),
         (encoded("PNG", "RGBA"), 3, "37x21 with 4 channels"),
         (encoded("PNG", "LA"), 1, "37x21 with 2 channels"),
@@ -108,6 +118,37 @@ def test_a_palette_is_its_colours() -> None:
     assert header(data) == (WIDTH, HEIGHT, 3)
     decode_into(data, "png", out)
     np.testing.assert_array_equal(out, np.asarray(image.convert("RGB")))
+
+
+def interlaced(pixels: np.ndarray) -> bytes:
+    """Adam7 PNG of uint8 [H, W, C], C = 1 or 3 (PNG specification, 8.2), unfiltered."""
+    rows = b""
+    for x, y, dx, dy in (
+        (0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2),
+        (0, 1, 1, 2),
+    ):  # fmt: skip
+        rows += b"".join(b"\0" + row.tobytes() for row in pixels[y::dy, x::dx] if row.size)
+    height, width, channels = pixels.shape
+    head = struct.pack(">IIBBBBB", width, height, 8, 0 if channels == 1 else 2, 0, 0, 1)
+    png = b"\x89PNG\r\n\x1a\n"
+    for name, data in ((b"IHDR", head), (b"IDAT", zlib.compress(rows)), (b"IEND", b"")):
+        png += struct.pack(">I", len(data)) + name + data
+        png += struct.pack(">I", zlib.crc32(name + data))
+    return png
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_interlaced_pngs_are_read_in_silence(caplog, capfd, channels: int) -> None:
+    pixels = np.asarray(picture())[..., :channels]
+    data, out = interlaced(pixels), empty(channels)
+    decode_into(data, "png", out)
+    np.testing.assert_array_equal(out, pixels)
+    assert capfd.readouterr() == ("", "") and not caplog.records
+    torn = bytearray(data)
+    torn[len(data) // 2] ^= 255
+    for bad in (bytes(torn), data[: len(data) // 2]):
+        with pytest.raises(UndecodableError, match="does not decode"):
+            decode_into(bad, "png", out)
 
 
 @pytest.mark.parametrize("name", FORMATS)

@@ -59,26 +59,41 @@ def interrupted(cfg: DataConfig, after: int, **options) -> None:
         prepare(cfg, stop, **options)
 
 
-def test_killed_and_run_again_it_is_as_if_never_killed(many, tmp_path):
-    words = ["data", "prepare", "arrays", "--root", str(many), "prepare_workers=2"]
-    out, settings = tmp_path / "out", ["shard_samples=50"]
-    command = [sys.executable, "-m", "vmcmc_dist", *words, "--out", str(out), *settings]
-    process = subprocess.Popen(command, start_new_session=True, stderr=subprocess.PIPE)
-    family: list[psutil.Process] = []
-    until = time.monotonic() + 60
-    while len(list(out.glob(".preparing-*/*.json"))) < 6 and time.monotonic() < until:
-        assert process.poll() is None, process.stderr.read()
-        family = psutil.Process(process.pid).children(recursive=True)
+def started(root: Path, out: Path, until: int) -> tuple[subprocess.Popen, list[psutil.Process]]:
+    """``vmcmc data prepare`` with two workers, in a process group of its own, that has finished
+    ``until`` shards; and its family.
+    """
+    words = ["data", "prepare", "arrays", "--root", str(root), "--out", str(out)]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "vmcmc_dist", *words, "prepare_workers=2", "shard_samples=50"],
+        start_new_session=True,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    deadline = time.monotonic() + 60
+    while len(list(out.glob(".preparing-*/*.json"))) < until and time.monotonic() < deadline:
+        assert process.poll() is None, process.communicate()
         time.sleep(0.01)
+    family = psutil.Process(process.pid).children(recursive=True)
+    assert len(family) >= 2
+    return process, family
+
+
+def test_killed_and_run_again_it_is_as_if_never_killed(many, tmp_path):
+    out = tmp_path / "out"
+    process, family = started(many, out, until=3)
+    os.killpg(process.pid, signal.SIGINT)  # as Ctrl-C does
+    assert process.communicate(timeout=20)[1] == "vmcmc: interrupted\n"
+    assert process.returncode == 130 and not psutil.wait_procs(family, timeout=10)[1]
+    process, family = started(many, out, until=10)
     os.kill(process.pid, signal.SIGKILL)  # the parent alone: its workers end by themselves
     process.communicate()
-    assert len(family) >= 2 and not (out / "manifest.json").exists()
-    assert not psutil.wait_procs(family, timeout=10)[1]
+    assert not psutil.wait_procs(family, timeout=10)[1] and not (out / "manifest.json").exists()
     with pytest.raises(DataError, match="its preparation is not finished"):
         open_manifest(str(out))
     records = {p.stem for p in out.glob(".preparing-*/*.json")}
     stamps = {name: (out / f"{name}.tar").stat().st_mtime_ns for name in records}
-    assert 6 <= len(stamps) < 120
+    assert 10 <= len(stamps) < 120
     calls: list[tuple[str, int, int]] = []
     again = prepare(config(many, out, shard_samples=50), lambda *call: calls.append(call))
     assert calls[0] == ("shards", 50 * len(stamps), 6000)

@@ -233,11 +233,21 @@ def test_the_line_of_progress() -> None:
     config = Config()
     config.train.images = 100_000
     text = figures(line(12_800), config)
-    assert text == "12,800 images · 200 img/s · gap +0.5 · balanced · ETA 7 min"
+    assert text == (
+        "12,800 images · 200 img/s · gap +0.5 · balanced · data 0.0% of time · ETA 7 min"
+    )
     config.train.max_minutes = 1
     assert figures(line(12_800), config).endswith("ETA 30 s")
     assert time_share(line(12_800), config) == 50_000
     assert "samples collapse" in figures(line(1, regime="samples collapse"), config)
+
+
+def test_data_that_needs_a_look_is_in_the_line_of_progress() -> None:
+    record = line(12_800)
+    record["time"] |= {"data_wait": 0.034, "data_bad": 3, "data_retries": 0}
+    assert "data 3.4% of time · [yellow]3 bad samples[/] · ETA" in figures(record, Config())
+    record["time"] |= {"data_bad": 0, "data_retries": 1200}
+    assert "data 3.4% of time · 1,200 reads again · ETA" in figures(record, Config())
 
 
 def test_durations() -> None:

@@ -41,17 +41,20 @@ MESSAGES = {
 }
 
 
-@dataclass(frozen=True)
+@dataclass
 class Logged:
-    """One request and what became of it: ``done`` is ``passed`` or the fault, ``bytes`` of body."""
+    """One request, from its arrival on, and what became of it.
+
+    ``done`` is ``passed``, the fault, or ``client left``; ``bytes`` of body were sent so far.
+    """
 
     number: int
     method: str
     path: str
     range: tuple[int, int | None] | None
-    done: str
-    bytes: int
-    seconds: float
+    done: str = "passed"
+    bytes: int = 0
+    seconds: float = 0.0
 
 
 class _Broken(Exception):
@@ -93,10 +96,14 @@ class FaultProxy:
         self._stop: asyncio.Event | None = None
 
     def start(self) -> FaultProxy:
-        """Listen; ``url`` is where."""
+        """Listen; ``url`` is where. Raises OSError if the port is taken."""
+        listening = socket.create_server(("127.0.0.1", self._listen), backlog=256)
+        self.url = f"http://127.0.0.1:{listening.getsockname()[1]}"
         ready = threading.Event()
         self._thread = threading.Thread(
-            target=lambda: asyncio.run(self._serve(ready)), name="fault-proxy", daemon=True
+            target=lambda: asyncio.run(self._serve(listening, ready)),
+            name="fault-proxy",
+            daemon=True,
         )
         self._thread.start()
         ready.wait()
@@ -121,7 +128,7 @@ class FaultProxy:
     ) -> None:
         self.close()
 
-    async def _serve(self, ready: threading.Event) -> None:
+    async def _serve(self, listening: socket.socket, ready: threading.Event) -> None:
         self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
         clients: set[asyncio.Task[None]] = set()
 
@@ -139,8 +146,7 @@ class FaultProxy:
                 clients.discard(task)
                 writer.close()
 
-        server = await asyncio.start_server(client, "127.0.0.1", self._listen, limit=CHUNK)
-        self.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        server = await asyncio.start_server(client, sock=listening, limit=CHUNK)
         ready.set()
         await self._stop.wait()
         server.close()
@@ -162,22 +168,16 @@ class FaultProxy:
             request = Request(self._number, method, path, byte_range(head), head.fields)
             self._number += 1
             fault = self.faults(request)
-            exchange = _Exchange(self, request, fault, reader, writer)
+            entry = Logged(request.number, method, path, request.range)
+            self.log.append(entry)
             began = time.monotonic()
             try:
-                keep = await exchange.run(head)
+                keep = await _Exchange(self, request, fault, entry, reader, writer).run(head)
+            except (OSError, EOFError):
+                entry.done = "client left"
+                raise
             finally:
-                self.log.append(
-                    Logged(
-                        request.number,
-                        method,
-                        path,
-                        request.range,
-                        exchange.done,
-                        exchange.sent,
-                        time.monotonic() - began,
-                    )
-                )
+                entry.seconds = time.monotonic() - began
 
     async def upstream(
         self, *, fresh: bool
@@ -214,12 +214,13 @@ class _Exchange:
         proxy: FaultProxy,
         request: Request,
         fault: Fault | None,
+        entry: Logged,
         reader: asyncio.StreamReader,
         writer: asyncio.StreamWriter,
     ) -> None:
         self.proxy, self.request, self.fault = proxy, request, fault
         self.reader, self.writer = reader, writer
-        self.sent, self.done = 0, "client left"
+        self.entry = entry
 
     async def run(self, head: Head) -> bool:
         """Answer; returns whether the connection can be used again."""
@@ -230,7 +231,7 @@ class _Exchange:
         if self.fault and self.fault.kind == "status":
             if not expects:
                 await pass_body(head, self.reader, nowhere, nowhere)
-            self.done = str(self.fault)
+            self.entry.done = str(self.fault)
             await self._refuse()
             return keep and not expects
         if expects:
@@ -238,7 +239,7 @@ class _Exchange:
         try:
             return await self._pass_on(head) and keep
         except (OSError, asyncio.IncompleteReadError):
-            if self.sent == 0 and not self.writer.is_closing():
+            if self.entry.bytes == 0 and not self.writer.is_closing():
                 await self._reply(502, "BadGateway", "The store cannot be reached.")
             return False
 
@@ -279,11 +280,11 @@ class _Exchange:
         """The head for the store: all that is signed unchanged, unless that is the fault."""
         drop: tuple[str, ...] = ("expect", "connection")
         if self.fault and self.fault.kind == "whole":
-            self.done = "whole"
+            self.entry.done = "whole"
             return head.encode((*drop, "range"))
         if self.fault and self.fault.kind == "shifted" and self.request.range:
             first, last = self.request.range
-            self.done = "shifted"
+            self.entry.done = "shifted"
             moved = f"bytes={first + 1}-{'' if last is None else last + 1}"
             return head.encode((*drop, "range"), Range=moved)
         return head.encode(drop)
@@ -306,8 +307,6 @@ class _Exchange:
         if not bodiless:
             await pass_body(answer, reader, self._send, self._frame, to_end=not framed)
         await self.writer.drain()
-        if self.done == "client left":
-            self.done = "passed"
         return framed or bodiless
 
     async def _send(self, data: bytes) -> None:
@@ -315,25 +314,25 @@ class _Exchange:
         await self.proxy.pace(len(data))
         fault = self.fault
         if fault is not None and fault.kind in ("cut", "reset", "stall", "flip"):
-            left = fault.after - self.sent
+            left = fault.after - self.entry.bytes
             if 0 <= left < len(data):
                 if fault.kind == "flip":
-                    self.done = str(fault)
+                    self.entry.done = str(fault)
                     data = data[:left] + bytes([data[left] ^ 1]) + data[left + 1 :]
                 else:
                     self.writer.write(data[:left])
-                    self.sent += left
+                    self.entry.bytes += left
                     await self.writer.drain()
                     await self._break(fault)
         self.writer.write(data)
-        self.sent += len(data)
+        self.entry.bytes += len(data)
         await self.writer.drain()
 
     async def _frame(self, data: bytes) -> None:
         self.writer.write(data)
 
     async def _break(self, fault: Fault) -> None:
-        self.done = str(fault)
+        self.entry.done = str(fault)
         if fault.kind == "stall":
             with contextlib.suppress(TimeoutError, ConnectionError):
                 async with asyncio.timeout(fault.seconds):

@@ -20,13 +20,12 @@ from pathlib import Path
 from PIL import Image
 
 from vmcmc_dist.data import faces
-from vmcmc_dist.data.config import cache_dir
+from vmcmc_dist.data.config import DataConfig, cache_dir
 from vmcmc_dist.data.sources.celeba import ALIGNED, ATTRIBUTES, CROP, FOLDER, NOTE, PARTITION
 from vmcmc_dist.data.sources.images import EXTENSIONS, decode
 from vmcmc_dist.errors import DataError, ResourceError
 
 QUALITY = 95
-MOST_PIXELS = 64_000_000  # as data.max_pixels: larger images are refused as bombs
 CHUNK = 100
 SMALL = 400  # below this many faces, starting processes costs more than it saves
 
@@ -162,7 +161,7 @@ def to_celeba_layout(
             if limit is not None and number >= limit:
                 return
             if not file.lower().endswith((".jpg", ".jpeg")):
-                data = _jpeg(decode(data, file, MOST_PIXELS).convert("RGB"))
+                data = _jpeg(decode(data, file, DataConfig().max_pixels).convert("RGB"))
             yield data, (attributes or {}).get(os.path.basename(file), blank)
 
     return write_celeba_layout(pairs(), out, attributes=attribute_names, name=name, licence=licence)

@@ -18,12 +18,15 @@ from vmcmc_dist.data.image_header import (
     Header,
     UndecodableError,
     header,
+    png_header,
     refuse_many_scans,
 )
 
 __all__ = ["UndecodableError", "decode_into", "header"]
 
+INTERLACE = 28  # place of that byte in a PNG
 UINT8 = np.dtype(np.uint8)
+ERRORS = (ValueError, imagecodecs.PngError, imagecodecs.SpngError, imagecodecs.WebpError)
 FEW_PIXELS = 128 * 128  # many scans of so few take no harmful time
 JPEG_COLOURS = {1: "GRAY", 3: "RGB"}
 
@@ -31,9 +34,10 @@ JPEG_COLOURS = {1: "GRAY", 3: "RGB"}
 def decode_into(data: bytes | memoryview, extension: str, out: np.ndarray) -> None:
     """Decode one JPEG, PNG or WebP into ``out`` uint8 [H, W, C], C-contiguous, C = 1 or 3.
 
-    The image must have exactly that size and that many channels; this is seen in its header,
-    before any pixel is decompressed. The format is told by the first bytes: ``extension`` (the
-    name's) is for the message. EXIF orientation is not applied: pixels are as they are stored.
+    The image must have exactly that size and that many channels (a grey one is taken for colour
+    where C = 3); this is seen in its header, before any pixel is decompressed. The format is told
+    by the first bytes: ``extension`` (the name's) is for the message. EXIF orientation is not
+    applied: pixels are as they are stored.
     Raises UndecodableError, and then leaves anything in ``out``.
     """
     height, width, channels = out.shape
@@ -44,21 +48,30 @@ def decode_into(data: bytes | memoryview, extension: str, out: np.ndarray) -> No
     try:
         if data[:3] == JPEG:  # 64x64 takes 25 µs: every line here counts
             rows, columns, colour, _ = decode_jpeg_header(data)
-            if rows != height or columns != width or JPEG_CHANNELS[colour] != channels:
+            fits = colour in ("Gray", "YCbCr", "RGB") if channels == 3 else colour == "Gray"
+            if rows != height or columns != width or not fits:
                 raise _other(Header(columns, rows, JPEG_CHANNELS[colour]), out)
             if height * width > FEW_PIXELS:
                 refuse_many_scans(data)
             decode_jpeg(data, JPEG_COLOURS[channels], buffer=out)
             return
-        found = _header(data, extension)
+        is_png = data[:8] == PNG
+        found = png_header(data) if is_png else _header(data, extension)
+        if found == (width, height, 1) and channels == 3:
+            grey = np.empty((height, width, 1), dtype=np.uint8)
+            decode_into(data, extension, grey)
+            out[:] = grey
+            return
         if found != (width, height, channels):
             raise _other(found, out)
         # (the stubs know no memoryview, the code takes any buffer)
-        if data[:8] == PNG:
-            imagecodecs.png_decode(data, out=out)  # type: ignore[arg-type]
-        else:
+        if not is_png:
             imagecodecs.webp_decode(data, out=out)  # type: ignore[arg-type]
-    except (ValueError, imagecodecs.PngError, imagecodecs.WebpError) as error:
+        elif data[INTERLACE]:  # libpng would warn of each one
+            imagecodecs.spng_decode(data, out=out)  # type: ignore[arg-type]
+        else:
+            imagecodecs.png_decode(data, out=out)  # type: ignore[arg-type]
+    except ERRORS as error:
         raise UndecodableError(f"does not decode ({error})") from None
 
 

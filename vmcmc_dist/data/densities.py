@@ -176,6 +176,10 @@ class DensityStream:
         self.images += self.batch_size
         return Batch(x, None, index, index.clone())
 
+    def counts(self) -> dict[str, int]:
+        """Nothing is read, so nothing is counted."""
+        return {}
+
     def close(self) -> None:
         """Nothing to stop."""
 

@@ -16,7 +16,7 @@ PNG_CHANNELS = {0: 1, 2: 3, 3: 3, 4: 2, 6: 4}  # by colour type; a palette is it
 PROGRESSIVE = {0xC2, 0xC6, 0xCA, 0xCE}
 FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}  # SOF0 … SOF15; the three are other segments
 MAX_SCANS = 100
-IHDR = struct.Struct(">4x4sIIBB")
+IHDR = struct.Struct(">4x4sIIBBBBB")
 WEBP_ANIMATION, WEBP_ALPHA = 0x02, 0x10
 
 
@@ -41,7 +41,7 @@ def header(data: bytes | memoryview) -> Header:
     if data[:3] == JPEG:
         return jpeg_header(data)
     if data[:8] == PNG:
-        return _png_header(data)
+        return png_header(data)
     if data[:4] == WEBP and data[8:12] == b"WEBP":
         return _webp_header(data)
     raise UndecodableError("neither a JPEG nor a PNG nor a WebP")
@@ -74,17 +74,18 @@ def refuse_many_scans(data: bytes | memoryview) -> None:
     raise UndecodableError("does not decode (JPEG header: torn)")
 
 
-def _png_header(data: bytes | memoryview) -> Header:
+def png_header(data: bytes | memoryview) -> Header:
+    """The header of what starts like a PNG."""
     try:
-        name, width, height, bits, colour = IHDR.unpack_from(data, 8)
-        channels = PNG_CHANNELS[colour]
+        name, width, height, bits, colour, *_ = IHDR.unpack_from(data, 8)
+        found = Header(width, height, PNG_CHANNELS[colour])
     except (struct.error, KeyError):
-        raise UndecodableError("PNG header: torn") from None
-    if name != b"IHDR" or not width or not height:
-        raise UndecodableError("PNG header: torn")
+        raise UndecodableError("does not decode (PNG header: torn)") from None
+    if name != b"IHDR":
+        raise UndecodableError("does not decode (PNG header: torn)")
     if bits > 8:
-        raise UndecodableError(f"PNG of {bits} bits a channel; 8 are read")
-    return Header(width, height, channels)
+        raise UndecodableError(f"does not decode (PNG of {bits} bits a channel; 8 are read)")
+    return found
 
 
 def _webp_header(data: bytes | memoryview) -> Header:

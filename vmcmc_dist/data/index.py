@@ -51,30 +51,22 @@ def index_tar(
             )
         if size < 2 * tar.RECORD:
             raise DataError(f"{where}: torn or not a tar ({size} bytes); copy it again")
-        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as whole:
-            data = memoryview(whole)
-            try:
-                blocks = _cut(data, where, block_bytes)
-                table = np.array(
-                    [
-                        (shard, count, start, stop - start, zlib.crc32(data[start:stop]))
-                        for count, start, stop in blocks
-                    ],
-                    dtype=DTYPE,
-                )
-                digest = hashlib.sha256(data).hexdigest()
-            except tar.Torn as error:
-                raise DataError(
-                    f"{where}: torn or not a tar ({_after(str(error), where)}); copy it again or "
-                    "prepare the data again"
-                ) from None
-            finally:
-                data.release()
+        data = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+    try:
+        table = np.array(
+            [
+                (shard, count, start, stop - start, zlib.crc32(data[start:stop]))
+                for count, start, stop in _cut(data, where, block_bytes)
+            ],
+            dtype=DTYPE,
+        )
+    except tar.Torn as error:
+        raise DataError(
+            f"{where}: torn or not a tar ({str(error).removeprefix(f'{where}: ')}); copy it again "
+            "or prepare the data again"
+        ) from None
+    digest = hashlib.sha256(data).hexdigest()
     return ShardInfo(name, int(table["count"].sum()), size, digest), table
-
-
-def _after(text: str, where: str) -> str:
-    return text.removeprefix(f"{where}: ")
 
 
 def _cut(data: memoryview, where: str, block_bytes: int) -> list[tuple[int, int, int]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -52,6 +53,7 @@ def in_processes(workers: int) -> Mapper:
 
 def _hold(function: Callable[[Any], Any]) -> None:
     _held["function"] = function
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C reaches us too: end without a word
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 

@@ -82,7 +82,7 @@ class Rows:
         self.manifest, self.blocks, self.resident = manifest, blocks, resident
         self.workers, self.max_pixels = workers, max_pixels
         self.offsets = np.concatenate([[0], np.cumsum(manifest.blocks["count"].astype(np.int64))])
-        self._decoders = ThreadPoolExecutor(workers, "vmcmc-decode") if workers else None
+        self._decoders = ThreadPoolExecutor(workers, "vmcmc-decode") if workers > 1 else None
         number = manifest.num_samples if resident else 0
         self._all = Decoded.empty(number, manifest)
         self._have = np.zeros(number, dtype=bool)
@@ -127,9 +127,14 @@ class Rows:
             bad = {}
             for i in part:
                 sample = at_hand[blocks[i]][inside[i]]
-                reason = self._one(sample, to, target[i], blocks[i])
-                if reason:
-                    bad[i] = f"{self.blocks.shard(blocks[i])}: sample {sample.key}: {reason}"
+                try:
+                    self._one(sample, to, target[i])
+                except UndecodableError as error:
+                    where = self.blocks.shard(blocks[i])
+                    self._refuse_other_size(sample, to.x, where)
+                    bad[i] = f"{where}: sample {sample.key}: {error}"
+                except DataError as error:
+                    raise DataError(f"{self.blocks.shard(blocks[i])}: {error}") from None
             return bad
 
         if self._decoders is None or len(rows) < 2:
@@ -140,66 +145,64 @@ class Rows:
             bad.update(found)
         return bad
 
-    def _one(self, sample: Encoded | Bad, to: Decoded, place: int, block: int) -> str:
-        """Decode one sample to its place; the reason if it is bad, else nothing."""
+    def _one(self, sample: Encoded | Bad, to: Decoded, place: int) -> None:
+        """Decode one sample to its place; raises UndecodableError if it is bad."""
         if isinstance(sample, Bad):
-            return sample.reason
-        try:
-            self._value(sample, to.x[place], block)
-            if to.source is not None and sample.source is not None:
-                self._value(sample.source, to.source[place], block)
-        except UndecodableError as error:
-            return str(error)
+            raise UndecodableError(sample.reason)
+        if sample.extension in VECTORS or to.x.ndim == 2:
+            _vector(sample, to.x[place])
+        elif self.manifest.stored_shape is None:
+            decode_into(sample.data, sample.extension, to.x[place])
+        else:
+            fit_into(bytes(sample.data), sample.extension, to.x[place], self.max_pixels)
+        if to.source is not None and sample.source is not None:
+            decode_into(sample.source.data, sample.source.extension, to.source[place])
         if to.y is not None:
             to.y[place] = sample.label
-        return ""
 
-    def _value(self, sample: Encoded, out: np.ndarray, block: int) -> None:
-        if out.ndim == 1:
-            out[:] = self._vector(sample, out, block)
-        elif sample.extension in VECTORS:
-            raise DataError(f"{self._where(sample, block)}: a vector where images are expected")
-        elif self.manifest.stored_shape is not None:
-            fit_into(bytes(sample.data), sample.extension, out, self.max_pixels)
-        else:
-            try:
-                decode_into(sample.data, sample.extension, out)
-            except UndecodableError:
-                self._refuse_other_size(sample, out, block)
-                raise
-
-    def _refuse_other_size(self, sample: Encoded, out: np.ndarray, block: int) -> None:
+    def _refuse_other_size(self, sample: Encoded | Bad, x: np.ndarray, where: str) -> None:
         """An image that is whole but of another size is no damage: all of them may be."""
-        width, height, channels = header(sample.data)
-        if (height, width, channels) != out.shape:
-            raise DataError(
-                f"{self._where(sample, block)}: {width}x{height} with {channels} channels, "
-                f"expected {out.shape[1]}x{out.shape[0]} with {out.shape[2]}; set data.image_size "
-                "to a size that all images have at least, or prepare the data again"
-            )
+        if isinstance(sample, Bad) or self.manifest.stored_shape is not None or x.ndim != 4:
+            return
+        self._compare(sample, self.manifest.shape, where)
+        if sample.source is not None and self.manifest.source_shape is not None:
+            self._compare(sample.source, self.manifest.source_shape, where)
 
-    def _vector(self, sample: Encoded, out: np.ndarray, block: int) -> np.ndarray:
-        if sample.extension not in VECTORS:
-            raise DataError(
-                f"{self._where(sample, block)}: an image where vectors of {len(out)} numbers are "
-                "expected"
-            )
+    def _compare(self, sample: Encoded, shape: tuple[int, ...], where: str) -> None:
         try:
-            vector = np.load(io.BytesIO(sample.data), allow_pickle=False)
-        except (ValueError, OSError, EOFError) as error:
-            raise UndecodableError(f"not a .npy array ({error})") from None
-        if vector.shape != out.shape or vector.dtype != np.float32:
+            found = header(sample.data)
+        except UndecodableError:
+            return  # damaged, then
+        if (found.channels, found.height, found.width) != shape:
             raise DataError(
-                f"{self._where(sample, block)}: {vector.dtype}{vector.shape}, expected "
-                f"float32{out.shape}"
+                f"{where}: member {sample.key}.{sample.extension}: {found.width}x{found.height} "
+                f"with {found.channels} channels, expected {shape[2]}x{shape[1]} with {shape[0]}; "
+                "set data.image_size to a size that all images have at least, or prepare the data "
+                "again"
             )
-        return vector
-
-    def _where(self, sample: Encoded, block: int) -> str:
-        return f"{self.blocks.shard(block)}: member {sample.key}.{sample.extension}"
 
     def close(self) -> None:
         """Stop the threads."""
         self.blocks.close()
         if self._decoders is not None:
             self._decoders.shutdown(wait=False, cancel_futures=True)
+
+
+def _vector(sample: Encoded, out: np.ndarray) -> None:
+    if out.ndim != 1:
+        raise DataError(f"member {sample.key}.{sample.extension}: a vector, not an image")
+    if sample.extension not in VECTORS:
+        raise DataError(
+            f"member {sample.key}.{sample.extension}: an image where vectors of {len(out)} numbers "
+            "are expected"
+        )
+    try:
+        vector = np.load(io.BytesIO(sample.data), allow_pickle=False)
+    except (ValueError, OSError, EOFError) as error:
+        raise UndecodableError(f"not a .npy array ({error})") from None
+    if vector.shape != out.shape or vector.dtype != np.float32:
+        raise DataError(
+            f"member {sample.key}.{sample.extension}: {vector.dtype}{vector.shape}, expected "
+            f"float32{out.shape}"
+        )
+    out[:] = vector

@@ -94,6 +94,26 @@ class ShardStream:
         self.images += self.batch_size
         return batch
 
+    def counts(self) -> dict[str, int]:
+        """Of this reader since its start: ``data_bad`` (distinct samples), and, of the store,
+        ``data_requests``, ``data_retries``, ``data_bytes``; of the block cache, if there is one,
+        ``cache_hits``, ``cache_misses``, ``cache_damaged``.
+        """
+        stats, cache = self.source.stats, self.source.cache_counts
+        counts = {
+            "data_bad": len(self.ledger.bad),
+            "data_requests": stats.requests,
+            "data_retries": stats.retries,
+            "data_bytes": stats.bytes,
+        }
+        if cache is not None:
+            counts |= {
+                "cache_hits": cache.hits,
+                "cache_misses": cache.misses,
+                "cache_damaged": cache.damaged,
+            }
+        return counts
+
     def held_bytes(self) -> int:
         """Bytes of encoded blocks in memory, those under way included."""
         return self._blocks.held_bytes()

@@ -11,6 +11,7 @@ decode: blocks are parsed in the training's own process.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -185,11 +186,18 @@ def _split(name: str) -> tuple[str, str] | None:
     dot = name.find(".", base)
     if dot <= base:
         return None
-    extension = name[dot + 1 :].lower()
-    last = extension.rsplit(".", 1)[-1]
-    if last not in ALLOWED or (name.startswith("__", base) and name.endswith("__")):
+    extension = _extension(name[dot + 1 :])
+    if extension is None or (
+        name[base] == "_" and name[base:].startswith("__") and name[-2:] == "__"
+    ):
         return None
     return name[:dot], extension
+
+
+@lru_cache(maxsize=256)
+def _extension(written: str) -> str | None:
+    extension = written.lower()
+    return extension if extension.rsplit(".", 1)[-1] in ALLOWED else None
 
 
 def _name(head: bytes, where: str) -> str:

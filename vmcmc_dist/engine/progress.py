@@ -153,9 +153,22 @@ def figures(record: dict[str, Any], config: Config) -> str:
         f"{speed:,.0f} img/s",
         f"gap {record['gap']:+.3g}" if "gap" in record else f"ELBO {-record['vae_loss']:.3g}",
         record["regime"] if record["regime"] == BALANCED else f"[yellow]{record['regime']}[/]",
+        *data_figures(record["time"]),
         f"ETA {duration(left)}",
     ]
     return " · ".join(parts)
+
+
+def data_figures(time: dict[str, Any]) -> list[str]:
+    """What is worth a look about the data: the share of time that steps waited for it, bad samples,
+    reads that were tried again.
+    """
+    parts = [f"data {time['data_wait']:.1%} of time"]
+    if time.get("data_bad"):
+        parts.append(f"[yellow]{time['data_bad']:,} bad samples[/]")
+    if time.get("data_retries"):
+        parts.append(f"{time['data_retries']:,} reads again")
+    return parts
 
 
 def duration(seconds: float) -> str:

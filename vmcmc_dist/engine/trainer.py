@@ -152,7 +152,12 @@ class Trainer:
             "regime": regime(means, self.config.guard),
             "energy_lr": self.energy.optimizer.param_groups[0]["lr"],
             "vae_lr": self.vae.optimizer.param_groups[0]["lr"],
-            "time": {"seconds": seconds, "images_per_second": rate, "data_wait": wait},
+            "time": {
+                "seconds": seconds,
+                "images_per_second": rate,
+                "data_wait": wait,
+                **self._data_counts(),
+            },
         }
         if self.context.rank == 0:
             self.folder.append(record)
@@ -322,6 +327,14 @@ class Trainer:
         x = to_model_range(batch.x.to(device, non_blocking=True))
         c = conditions(self.config.condition, batch, x, self.config.seed)
         return x, None if c is None else c.to(device, non_blocking=True)
+
+    def _data_counts(self) -> dict[str, int]:
+        """What reading cost so far, all workers together (collective)."""
+        counts = self.stream.counts()
+        if not counts or self.context.world_size == 1:
+            return counts
+        total = sum_over_workers(torch.tensor(list(counts.values()), dtype=torch.float64))
+        return dict(zip(counts, (int(value) for value in total.tolist()), strict=True))
 
     def _sampling_nets(self):
         if self.config.sampling.ema:

@@ -114,13 +114,37 @@ TABS: dict[str, list[Panel]] = {
             {"spread": "refined", "spread_data": "data"},
         ),
     ],
-    "Other": [Panel("Waiting for data", "share of time", "", {"data_wait": "waiting"})],
+    "Data": [
+        Panel("Waiting for data", "share of time", "", {"data_wait": "waiting"}),
+        Panel(
+            "Reads tried again",
+            "reads",
+            "all workers, since the last start",
+            {"data_retries": "tried again"},
+        ),
+        Panel(
+            "Bad samples", "samples", "all workers, since the last start", {"data_bad": "skipped"}
+        ),
+        Panel(
+            "Read from the store",
+            "bytes",
+            "all workers, since the last start",
+            {"data_bytes": "bytes"},
+        ),
+        Panel(
+            "Block cache",
+            "blocks",
+            "all workers, since the last start",
+            {"cache_hits": "hits", "cache_misses": "misses"},
+        ),
+    ],
+    "Other": [],
 }
 """Tab → its panels. Figures without a panel get one of their own."""
 
 UNDRAWN = {
     "kind", "images", "iteration", "regime", "seconds", "count", "steps", "ema", "smoothing",
     "spread_proposals", "from_images", "lr_scale", "reason", "time", "n", "n_real", "reference_n",
-    "manifold_n", "features_accuracy",
+    "manifold_n", "features_accuracy", "data_requests", "cache_damaged",
 }  # fmt: skip
 """What records hold beside figures."""

@@ -7,7 +7,6 @@ them but the class, the HTTP status and the store's error code goes into a messa
 from __future__ import annotations
 
 import asyncio
-import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -101,12 +100,16 @@ def classify(error: BaseException, bucket: str, stall_s: float) -> Failure | Non
 
 def answered(response: Mapping[str, Any], bucket: str) -> Failure:
     """The failure that an error answer of the store (as botocore parsed it) stands for."""
+    from s3fs.errors import ERROR_CODE_TO_EXCEPTION as OTHER_CODES
+
     about = response.get("ResponseMetadata", {})
     status = int(about.get("HTTPStatusCode") or 0)
-    code = re.sub(r"[^A-Za-z0-9]", "", str(response.get("Error", {}).get("Code", "")))[:40]
+    code = str(response.get("Error", {}).get("Code", ""))
     # the answer to a HEAD has no body, so botocore puts the status where the code would be
     bodiless = code in ("", str(status))
-    what = str(status) if bodiless else f"{status} {code}"
+    # a code that is not S3's is not shown: who knows what of the request it repeats
+    shown = not bodiless and (code in TRANSIENT_CODES | CREDENTIAL_CODES | OTHER_CODES.keys())
+    what = f"{status} {code}" if shown else str(status)
     if code in TRANSIENT_CODES or (status in TRANSIENT_STATUS and code not in CREDENTIAL_CODES):
         after = about.get("HTTPHeaders", {}).get("retry-after", "")
         return Failure(Kind.TRANSIENT, what, BUSY, float(after) if after.isdecimal() else None)

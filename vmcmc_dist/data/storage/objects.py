@@ -10,6 +10,9 @@ from vmcmc_dist.data.storage.client import S3, Client
 from vmcmc_dist.data.storage.paths import bucket_and_key
 from vmcmc_dist.data.storage.transfer import Version
 
+PAGE = 1000
+"""Objects in one answer to a listing; a listing that fails goes on at its page."""
+
 
 def head(s3: S3, url: str) -> Version:
     """ETag and size of one object; raises DataError if it is not there or not permitted."""
@@ -26,29 +29,31 @@ def head(s3: S3, url: str) -> Version:
 def exists(s3: S3, url: str) -> bool:
     """True if the object is there; a missing bucket or a refusal raises DataError."""
     bucket, key = bucket_and_key(url)
+    if not key:
+        return False
+    if _answers(s3, url, "head_object", {404}, Bucket=bucket, Key=key):
+        return True
+    # no object, or not even a bucket? Who may read objects may not always look at the bucket.
+    _answers(s3, url, "head_bucket", {403}, Bucket=bucket)
+    return False
+
+
+def _answers(s3: S3, url: str, method: str, no: set[int], **fields: str) -> bool:
+    """False where the answer's status is one of ``no``; any other refusal raises DataError."""
 
     async def attempt(client: Client, patience: float) -> bool:
         from botocore.exceptions import ClientError
 
-        async with asyncio.timeout(patience):
-            try:
-                await client.request("head_object", Bucket=bucket, Key=key)
-                return True
-            except ClientError as error:
-                if _status(error) != 404:
-                    raise
-            try:  # no object, or not even a bucket?
-                await client.request("head_bucket", Bucket=bucket)
-            except ClientError as error:
-                if _status(error) != 403:  # who may read objects may not always list them
-                    raise
+        try:
+            async with asyncio.timeout(patience):
+                await client.request(method, **fields)
+        except ClientError as error:
+            if error.response.get("ResponseMetadata", {}).get("HTTPStatusCode") not in no:
+                raise
             return False
+        return True
 
-    return bool(key) and s3.call(url, attempt)
-
-
-def _status(error: Any) -> int:
-    return int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode") or 0)
+    return s3.call(url, attempt)
 
 
 def find(s3: S3, url: str, *, missing_ok: bool = False) -> dict[str, tuple[int, str]]:
@@ -90,7 +95,7 @@ def _listing(s3: S3, url: str, bucket: str, prefix: str) -> Iterator[dict[str, A
         ) -> dict[str, Any]:
             async with asyncio.timeout(patience):
                 return await client.request(
-                    "list_objects_v2", Bucket=bucket, Prefix=prefix, **token
+                    "list_objects_v2", Bucket=bucket, Prefix=prefix, MaxKeys=PAGE, **token
                 )
 
         page = s3.call(url, attempt)

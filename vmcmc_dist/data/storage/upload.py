@@ -120,7 +120,7 @@ class _Multipart:
         gate = asyncio.Semaphore(PARTS_AT_ONCE)
         starts = range(0, self.size, self.part_bytes)
         sends = [asyncio.create_task(self._send(gate, n, at)) for n, at in enumerate(starts, 1)]
-        done: str | GaveUp | None = None
+        done: str | bool | GaveUp | None = None
         try:
             etags: list[str] = []
             for send in sends:
@@ -131,12 +131,14 @@ class _Multipart:
                 etags.append(sent)
             else:
                 done = await self.s3.persist(self.url, _Complete(self, etags).attempt)
+                if not isinstance(done, GaveUp):
+                    done = await self._checked()
         finally:
             for send in sends:
                 send.cancel()
             await asyncio.gather(*sends, return_exceptions=True)
             aborted = isinstance(done, str) or await self._abort()
-        assert done is not None
+        assert done is not None and not isinstance(done, bool)
         if isinstance(done, GaveUp) and not aborted:
             left = "; parts of it are left in the bucket, let a lifecycle rule remove them"
             done = replace(done, failure=replace(done.failure, hint=done.failure.hint + left))
@@ -147,8 +149,8 @@ class _Multipart:
             return await client.request(method, **self.upload, **fields)
 
     async def _create(self, client: Client, patience: float) -> str:
-        async with asyncio.timeout(patience):
-            answer = await client.request("create_multipart_upload", **self.object)
+        # should its answer be lost, an upload without parts stays behind: it holds no bytes
+        answer = await self._ask(client, patience, "create_multipart_upload")
         return str(answer["UploadId"])
 
     async def _send(self, gate: asyncio.Semaphore, number: int, start: int) -> str | GaveUp:
@@ -159,6 +161,22 @@ class _Multipart:
             return await self.s3.persist(
                 self.url, _Put(self.url, "upload_part", data, part).attempt
             )
+
+    async def _checked(self) -> str | GaveUp:
+        """The finished object's ETag, after a look at its size; one of another size is deleted."""
+        found = await self.s3.persist(
+            self.url, lambda client, patience: self._ask(client, patience, "head_object")
+        )
+        if isinstance(found, GaveUp) or found["ContentLength"] == self.size:
+            return found if isinstance(found, GaveUp) else str(found.get("ETag", ""))
+        await self.s3.persist(
+            self.url, lambda client, patience: self._ask(client, patience, "delete_object")
+        )
+        return GaveUp(self.url, _other_bytes(), 1, 0.0, None)
+
+    async def _ask(self, client: Client, patience: float, method: str) -> Any:
+        async with asyncio.timeout(patience):
+            return await client.request(method, **self.object)
 
     async def _abort(self) -> bool:
         policy = replace(self.s3.policy, seconds=min(10.0, self.s3.policy.seconds))
@@ -173,12 +191,12 @@ _ABORT = "abort_multipart_upload"
 
 
 class _Complete:
-    """The last request of a multipart upload: it makes the object visible, and checks it."""
+    """The last request of a multipart upload: it makes the object visible."""
 
     def __init__(self, whole: _Multipart, etags: list[str]) -> None:
         self.whole, self.etags, self.tried = whole, etags, False
 
-    async def attempt(self, client: Client, patience: float) -> str:
+    async def attempt(self, client: Client, patience: float) -> bool:
         from botocore.exceptions import ClientError
 
         parts = [{"PartNumber": n, "ETag": etag} for n, etag in enumerate(self.etags, 1)]
@@ -194,10 +212,4 @@ class _Complete:
             # the answer to an earlier try may have been lost, and the object be complete
             if not again or error.response.get("Error", {}).get("Code") != "NoSuchUpload":
                 raise
-        async with asyncio.timeout(patience):
-            found = await client.request("head_object", **self.whole.object)
-        if found["ContentLength"] != self.whole.size:
-            async with asyncio.timeout(patience):
-                await client.request("delete_object", **self.whole.object)
-            raise WrongAnswer(replace(_other_bytes(), kind=Kind.PERMANENT))
-        return str(found.get("ETag", ""))
+        return True
