@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from multiprocessing import get_context, parent_process
 from typing import Any, TypeVar
 
@@ -37,7 +38,9 @@ def in_processes(workers: int) -> Mapper:
             min(workers, len(jobs)), get_context("spawn"), initializer=_hold, initargs=(function,)
         )
         try:
-            for future in as_completed([pool.submit(_call, job) for job in jobs]):
+            with _without_ctrl_c():
+                futures = [pool.submit(_call, job) for job in jobs]
+            for future in as_completed(futures):
                 yield future.result()
         except BrokenProcessPool:
             raise ResourceError(
@@ -49,6 +52,19 @@ def in_processes(workers: int) -> Mapper:
             pool.shutdown(cancel_futures=True)
 
     return mapper
+
+
+@contextmanager
+def _without_ctrl_c() -> Iterator[None]:
+    """Processes that start meanwhile ignore Ctrl-C until :func:`_hold`, and print no traceback."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _hold(function: Callable[[Any], Any]) -> None:
