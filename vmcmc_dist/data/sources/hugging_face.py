@@ -144,7 +144,7 @@ def _opened(local: Path | None, root: str, split: str) -> Any:
     datasets.disable_progress_bars()
     try:
         found = _from_files(local) if local is not None else _from_hub(root)
-    except (FileNotFoundError, ConnectionError, ValueError, OSError) as error:
+    except (datasets.exceptions.DatasetsError, ValueError, OSError) as error:
         raise DataError(
             f"{root}: cannot be opened as a data set ({type(error).__name__}: "
             f"{str(error).splitlines()[0] if str(error) else ''}); give a folder of save_to_disk, "
