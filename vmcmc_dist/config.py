@@ -195,6 +195,7 @@ def validate(config: Config) -> None:
             "or start with torchrun"
         )
     config.langevin.check()
+    config.data.check()
     if config.vae.refined_weight == 0 and config.vae.data_weight == 0:
         raise ConfigError(
             "vae.refined_weight and vae.data_weight are both 0: the VAE learns nothing"

@@ -6,10 +6,12 @@ import dataclasses
 import logging
 from pathlib import Path
 
+import numpy as np
 import pytest
 from webdataset import TarWriter
 
 from vmcmc_dist.data import DataConfig, ShardStream, open_manifest
+from vmcmc_dist.data.order import EpochOrder
 from vmcmc_dist.data.storage import RangeReader
 from vmcmc_dist.errors import DataError
 
@@ -71,7 +73,18 @@ def test_bad_samples_are_replaced_named_and_counted(damaged, caplog, cache_mb, w
         assert why in line and f"{row // 20}.tar" in line
 
 
-@pytest.mark.filterwarnings("ignore:.*blocks for.*readers")
+def test_the_next_good_one_of_the_window_stands_in(damaged):
+    seen, _ = epoch(damaged, config())
+    order = EpochOrder(damaged.blocks["count"], seed=2, epoch=0, streams=3, shuffle_blocks=2)
+    rows, _ = order.rows(np.arange(N))
+    for index, row in seen:
+        stream, window, offset = order.place(index)
+        later = np.roll(order.window_rows(stream, window), -offset).tolist()
+        assert later[0] == rows[index]
+        assert row == next(r for r in later if r not in BROKEN)
+
+
+@pytest.mark.filterwarnings("ignore:.*readers")
 @pytest.mark.parametrize("world", [2, 3, 6])
 def test_every_number_of_readers_replaces_alike(damaged, world):
     assert epoch(damaged, config(), world)[0] == epoch(damaged, config())[0]

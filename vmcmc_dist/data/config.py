@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Optional
 
+from vmcmc_dist.errors import ConfigError
 from vmcmc_dist.settings import setting
 
 
@@ -141,6 +142,24 @@ class DataConfig:
         unit="processes",
         ge=0,
     )
+
+    def check(self) -> None:
+        """What can be said of the places before they are looked at."""
+        for place in (self.root, self.shards):
+            if place and place.startswith("s3://"):
+                refuse_credentials(place)
+
+
+def refuse_credentials(url: str) -> None:
+    """ConfigError, which does not repeat them, for an s3:// URL that holds credentials."""
+    bucket = url[5:].split("/", 1)[0]
+    # an S3 secret may hold a slash, so a colon in front of it is as telling as an @ behind;
+    # only access points (arn:aws:s3:…) have colons of their own
+    if "@" in bucket or (":" in bucket and not bucket.startswith("arn:")):
+        raise ConfigError(
+            "s3://…: the URL holds credentials; take them out (and renew them if it was saved "
+            "anywhere), then set AWS_PROFILE or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+        )
 
 
 @dataclass

@@ -90,10 +90,8 @@ class Ledger:
 
     def due(self, epoch: int) -> int:
         """This reader's samples of an epoch, from where it began: p ≡ first + rank mod world."""
-        start = max(epoch * self.samples, self.first)
-        stop = (epoch + 1) * self.samples
 
         def below(p: int) -> int:
             return max(0, -(-(p - self.first - self.rank) // self.world_size))
 
-        return below(stop) - below(start)
+        return below((epoch + 1) * self.samples) - below(epoch * self.samples)

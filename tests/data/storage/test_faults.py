@@ -33,6 +33,7 @@ BREAKS = {
     "cut": Fault("cut", AT),
     "reset": Fault("reset", AT),
     "stall": Fault("stall", AT),
+    "cut with the head": Fault("cut", 500),
     "cut before the first byte": Fault("cut", 0),
     "stall before the first byte": Fault("stall", 0),
 }
@@ -99,10 +100,14 @@ def test_after_the_budget_the_error_says_all(shard, proxy, name):
     message = str(caught.value)
     last = str(fault.status) if fault.kind == "status" else ""
     assert message.startswith(f"{URL}: {last}") and f"at byte {START}" in message
-    assert f"({len(proxy.log)} tries over " in message and "data.retry_s" in message
+    tries = int(message.split(" tries over ")[0].rsplit("(", 1)[1])
+    # a try that a busy machine lets stall before it is sent does not come to the proxy
+    assert tries == len(proxy.log) or (name == "stall" and tries >= len(proxy.log))
+    assert "data.retry_s" in message
     assert len(proxy.log) >= 2
 
 
+@pytest.mark.stores("moto", "swift")
 def test_the_version_stays_pinned_through_retries(shard, proxy):
     new = DATA[::-1]
 
@@ -183,6 +188,7 @@ def test_a_flipped_bit_passes_and_is_left_to_the_checksum_of_the_block(shard, pr
     assert block[:5] == DATA[:5] and block[5] == DATA[5] ^ 1
 
 
+@pytest.mark.stores("moto", "swift")
 def test_a_fifth_of_all_requests_fail_and_every_byte_is_right(shard, proxy):
     proxy.faults = Schedule.even(0.2, seed=3)
     lines: list[str] = []
@@ -238,6 +244,7 @@ def test_a_long_listing_goes_on_from_its_page(s3, proxy, monkeypatch):
 SMALL, LARGE = 1000, (17 << 20) + 5  # by one request, and in parts
 
 
+@pytest.mark.stores("moto", "swift")
 @pytest.mark.parametrize(
     "name, size", [*((name, SMALL) for name in EVERY_OTHER), ("SlowDown", LARGE), ("reset", LARGE)]
 )
@@ -257,6 +264,7 @@ def test_writes_survive(s3, proxy, tmp_path, name, size):
         assert store.read_bytes("s3://faces/up") == b""
 
 
+@pytest.mark.stores("moto", "swift")
 def test_a_write_that_fails_leaves_nothing(s3, proxy, tmp_path):
     (tmp_path / "file").write_bytes(bytes(33 << 20))
     store.configure(RetryPolicy(seconds=0.3, first_s=0.05), stall_s=2.0)
@@ -278,6 +286,7 @@ def test_a_write_that_fails_leaves_nothing(s3, proxy, tmp_path):
         store.upload(tmp_path / "file", "s3://faces/up")
 
 
+@pytest.mark.stores("moto", "swift")
 def test_a_finished_upload_whose_answer_was_lost_is_finished(s3, proxy):
     data = np.random.default_rng(2).bytes(20 << 20)
     lost: list[str] = []

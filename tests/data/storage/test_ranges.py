@@ -13,6 +13,7 @@ import pytest
 from vmcmc_dist.bench.fault_schedule import Fault
 from vmcmc_dist.data import store
 from vmcmc_dist.data.storage import RangeReader, RetryPolicy, Stats
+from vmcmc_dist.data.storage.client import s3_filesystem
 from vmcmc_dist.errors import ConfigError, DataError, ResourceError
 
 pytestmark = pytest.mark.stores("moto", "swift")
@@ -121,23 +122,27 @@ def test_one_request_a_read_and_none_before(s3, proxy):
     assert reader.stats == Stats(2, (512 << 10) + len(DATA), 0, 0.0)
 
 
-def _child(reader: RangeReader, answers) -> None:
+def _child(reader: RangeReader, sessions, answers) -> None:
+    for session in sessions:  # as happens when the parent's clients are collected as garbage
+        session.connector._close()
     with ThreadPoolExecutor(4) as threads:
         blocks = list(threads.map(lambda s: reader.read(URL, s, 1000), range(0, 8000, 1000)))
     answers.put(b"".join(blocks))
 
 
-def test_after_a_fork(s3):
+def test_after_a_fork(s3, proxy):  # which keeps its connections
     put(s3)
     reader = RangeReader(QUICK)
     assert reader.read(URL, 0, 100) == DATA[:100]
+    sessions = list(s3_filesystem().s3._endpoint.http_session._sessions.values())
     context = multiprocessing.get_context("fork")
     answers = context.Queue()
-    child = context.Process(target=_child, args=(reader, answers))
+    child = context.Process(target=_child, args=(reader, sessions, answers))
     child.start()
     assert answers.get(timeout=30) == DATA[:8000]
     child.join()
     assert reader.read(URL, 100, 100) == DATA[100:200]
+    assert reader.stats.retries == 0  # the child has let the parent's connections be
 
 
 def test_a_missing_file(shard):

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
+import select
+import selectors
 import weakref
 from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import Future
@@ -123,7 +126,9 @@ class S3:
     @staticmethod
     def start(work: Coroutine[Any, Any, T | GaveUp]) -> Future[T | GaveUp]:
         """Start several calls that belong together; ``result`` waits for them."""
-        return asyncio.run_coroutine_threadsafe(work, fsspec.asyn.get_loop())
+        loop = fsspec.asyn.get_loop()
+        _loops.add(loop)
+        return asyncio.run_coroutine_threadsafe(work, loop)
 
     @staticmethod
     def result(future: Future[T | GaveUp]) -> T:
@@ -167,6 +172,26 @@ class S3:
             if found.kind is Kind.CREDENTIALS:
                 await _refresh(fs, raw)
             await self.policy.sleep(wait)
+
+
+_loops: weakref.WeakSet[asyncio.AbstractEventLoop] = weakref.WeakSet()
+
+
+def _let_go_of_the_parents_loop() -> None:
+    """Give the inherited loop an epoll of this process's own.
+
+    A forked child shares the parent's: as it collects the parent's connections as garbage, it would
+    take them out of it, and the parent would wait for answers that it is never told of.
+    """
+    for loop in _loops:
+        selector = getattr(loop, "_selector", None)
+        if isinstance(selector, selectors.EpollSelector):
+            with select.epoll() as own:
+                os.dup2(own.fileno(), selector.fileno(), inheritable=False)
+
+
+if hasattr(selectors, "EpollSelector"):  # elsewhere a child inherits none
+    os.register_at_fork(after_in_child=_let_go_of_the_parents_loop)
 
 
 _refreshing: weakref.WeakKeyDictionary[Any, asyncio.Lock] = weakref.WeakKeyDictionary()

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from vmcmc_dist.data.config import refuse_credentials
 from vmcmc_dist.errors import ConfigError, DataError
 
 
@@ -15,14 +16,7 @@ def is_remote(path: str) -> bool:
     A URL with credentials inside is refused as well, by an error that does not repeat them.
     """
     if path.startswith("s3://"):
-        bucket = path[5:].split("/", 1)[0]
-        # an S3 secret may hold a slash, so a colon in front of it is as telling as an @ behind;
-        # only access points (arn:aws:s3:…) have colons of their own
-        if "@" in bucket or (":" in bucket and not bucket.startswith("arn:")):
-            raise ConfigError(
-                "s3://…: the URL holds credentials; take them out (and renew them if it was saved "
-                "anywhere), then set AWS_PROFILE or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
-            )
+        refuse_credentials(path)
         return True
     scheme = path.split(":", 1)[0] if ":" in path else ""
     if scheme == "pipe" or "://" in path:

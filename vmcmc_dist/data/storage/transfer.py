@@ -128,8 +128,9 @@ class Transfer:
                             raise WrongAnswer(_cut(end - self.position))
                         self._take(chunk, end)
             except BaseException:
-                # aiohttp raises before it hands out what had come; those bytes are good
-                self._take(content._read_nowait(-1), end)
+                # a broken connection is raised before what had come is handed out; it is good
+                if content.exception() is not None:
+                    self._take(content._read_nowait(-1), end)
                 raise
 
     def _take(self, chunk: bytes, end: int) -> None:
