@@ -20,14 +20,15 @@ from vmcmc_dist.engine.ray_map import ray_stream
 from vmcmc_dist.errors import DataError
 
 class Times:
-    def __init__(self, factor): self.factor = factor
+    def __init__(self, factor):
+        self.factor, self.sent, self.died = factor, *sys.argv[1:3]
     def __getstate__(self):
-        open(sys.argv[1], "a").write("sent\\n")
+        open(self.sent, "a").write("sent\\n")
         return self.__dict__
     def __call__(self, job):
         if job == "dies":
-            if not os.path.exists(sys.argv[2]):
-                open(sys.argv[2], "w").close()
+            if not os.path.exists(self.died):
+                open(self.died, "w").close()
                 os._exit(1)
             return "came back"
         if job == "raises":
@@ -48,7 +49,11 @@ except DataError as error:
 def run(*words: str) -> subprocess.CompletedProcess:
     environment = {k: v for k, v in os.environ.items() if k != "RAY_ADDRESS"}
     return subprocess.run(
-        [sys.executable, *words], capture_output=True, text=True, timeout=200, env=environment
+        [sys.executable, *words],
+        capture_output=True,
+        text=True,
+        timeout=200,
+        env=environment,
     )
 
 
