@@ -21,7 +21,18 @@ from vmcmc_dist.engine.checkpoint import Checkpoint, CheckpointFolder
 from vmcmc_dist.engine.run_folder import RunFolder
 from vmcmc_dist.models import build_energy, build_vae
 
-NESTED = {"data": ("prepare", "inspect", "celeba-layout", "bench"), "bench": ("chain", "step")}
+NESTED = {
+    "data": (
+        "prepare",
+        "inspect",
+        "verify",
+        "mirror",
+        "index",
+        "celeba-layout",
+        "bench",
+    ),
+    "bench": ("chain", "step"),
+}
 HELPS = [(verb,) for verb in VERBS] + [(v, what) for v, all_ in NESTED.items() for what in all_]
 
 

@@ -21,6 +21,7 @@ from vmcmc_dist.data import (
     open_stream,
     prepare,
 )
+from vmcmc_dist.data.shard_plan import shard_samples
 from vmcmc_dist.errors import ConfigError, DataError, ResourceError
 
 PREPARE = importlib.import_module("vmcmc_dist.data.prepare")
@@ -53,10 +54,10 @@ def test_what_went_in_comes_out(arrays):
     assert batch.y.tolist() == [r % 5 for r in batch.row.tolist()]
 
 
-def test_same_input_same_bytes_for_any_number_of_processes(arrays, tmp_path, monkeypatch):
+@pytest.mark.slow  # (a quick one is in test_prepare_resume.py, with two processes)
+def test_same_input_same_bytes_for_any_number_of_processes(arrays, tmp_path):
     one = prepare(config(arrays, shards=str(tmp_path / "one")))
-    monkeypatch.setattr(PREPARE, "SMALL", 1)
-    two = prepare(config(arrays, shards=str(tmp_path / "two"), prepare_workers=2))
+    two = prepare(config(arrays, shards=str(tmp_path / "two"), prepare_workers=3))
     assert one.checksum == two.checksum
     for shard in one.shards:
         pair = [(tmp_path / n / shard.name).read_bytes() for n in ("one", "two")]
@@ -71,15 +72,6 @@ def test_found_the_second_time_and_made_anew_when_raw_changes(arrays, monkeypatc
     assert again == first and Path(again.path(0)).stat().st_mtime_ns == stamp
     np.save(arrays / "images.npy", np.zeros((45, 8, 8), np.uint8))
     assert prepare(config(arrays)).checksum != first.checksum
-
-
-def test_an_interrupted_preparation_leaves_nothing(arrays, cache):
-    def interrupt(stage, done, total):
-        raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        prepare(config(arrays), interrupt)
-    assert list((cache / "shards").iterdir()) == []
 
 
 def test_progress_counts_samples(arrays):
@@ -97,17 +89,41 @@ def test_bad_images_are_counted_named_and_skipped(tmp_path):
     assert inspect(manifest).histogram == {"ant": 10, "bee": 10}
 
 
-def test_too_many_bad_images_are_an_error_that_names_them(tmp_path, cache):
+def test_too_many_bad_images_are_an_error_that_names_them_and_loses_no_work(tmp_path, cache):
     root = photos(tmp_path / "photos", good=20, bad=2)
+    cfg = DataConfig(source="folder", root=str(root), image_size=8, max_bad=0.05)
     with pytest.raises(DataError, match=r"2 of 22 images do not decode.*bee/torn0\.jpg"):
-        prepare(DataConfig(source="folder", root=str(root), image_size=8, max_bad=0.05))
-    assert list((cache / "shards").iterdir()) == []
+        prepare(cfg)
+    shard = next((cache / "shards").rglob("*.tar"))
+    stamp = shard.stat().st_mtime_ns
+    assert prepare(dataclasses.replace(cfg, max_bad=0.1)).num_samples == 20
+    assert shard.stat().st_mtime_ns == stamp
 
 
 def test_a_decompression_bomb_is_bad(tmp_path):
     root = photos(tmp_path / "photos", good=2, bad=0)
     with pytest.raises(DataError, match="do not decode"):
         prepare(DataConfig(source="folder", root=str(root), image_size=8, max_pixels=50))
+
+
+def test_small_images_are_counted_and_refused_on_request(tmp_path):
+    root = photos(tmp_path / "photos", good=6, bad=0)
+    Image.new("RGB", (40, 40)).save(root / "bee" / "large.png")
+    cfg = DataConfig(source="folder", root=str(root), image_size=16)
+    with pytest.raises(DataError, match="86% of the images looked at are smaller than 16x16"):
+        prepare(cfg, allow_upscaling=False)
+    manifest = prepare(cfg)
+    assert manifest.small == 6 and open_manifest(manifest.base).small == 6
+    assert inspect(manifest).small == 6
+    assert prepare(dataclasses.replace(cfg, image_size=10), allow_upscaling=False).small == 0
+
+
+def test_shards_are_cut_by_size_where_no_number_is_given(arrays):
+    assert len(prepare(config(arrays, shard_samples=None)).shards) == 1
+    assert shard_samples(1_000_000, 50_000) == 1024  # 49 MiB
+    assert shard_samples(60_000, 2048) == 2048  # at least 16 shards
+    assert shard_samples(500, 2048) == 64  # but no fewer than 64 samples for that
+    assert shard_samples(500, 10 << 20) == 4
 
 
 @pytest.mark.parametrize("make", [False, True])
@@ -132,11 +148,12 @@ def test_a_folder_of_other_shards_is_not_overwritten(arrays, tmp_path):
         prepare(config(arrays, shards=str(tmp_path / "mine")))
 
 
-def test_a_full_disk_is_said_before_work_begins(arrays, monkeypatch):
+def test_a_full_disk_is_said_before_work_begins(arrays, monkeypatch, cache):
     usage = shutil.disk_usage(arrays)._replace(free=1000)
     monkeypatch.setattr(PREPARE.shutil, "disk_usage", lambda path: usage)
     with pytest.raises(ResourceError, match="MiB"):
         prepare(config(arrays))
+    assert list((cache / "shards").iterdir()) == []
 
 
 def test_vectors_stay_exact(tmp_path):
@@ -203,3 +220,22 @@ def test_inspect_draws_the_samples(arrays, tmp_path):
     assert found.mean == pytest.approx(images.mean()) and found.std == pytest.approx(images.std())
     sheet = np.asarray(Image.open(tmp_path / "grid.png"))
     assert (sheet[2:10, 12:20] == images[1]).all()
+
+
+def test_a_broken_link_among_raw_files_is_named(arrays):
+    (arrays / "lost.npy").symlink_to(arrays / "nowhere.npy")
+    with pytest.raises(DataError, match="raw/lost.npy: not found"):
+        prepare(config(arrays))
+
+
+def test_a_folder_that_may_not_be_read_is_no_empty_one(arrays):
+    (arrays / "closed").mkdir(mode=0)
+    try:
+        list((arrays / "closed").iterdir())
+    except PermissionError:
+        with pytest.raises(DataError, match="closed: Permission denied"):
+            prepare(config(arrays))
+    else:
+        pytest.skip("this user may read everything")
+    finally:
+        (arrays / "closed").chmod(0o700)

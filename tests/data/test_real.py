@@ -5,11 +5,19 @@ from __future__ import annotations
 import gzip
 import subprocess
 import sys
+import tarfile
 
 import numpy as np
 import pytest
 
-from vmcmc_dist.data import DataConfig, ensure_prepared, inspect, open_stream
+from vmcmc_dist.data import (
+    DataConfig,
+    ensure_prepared,
+    inspect,
+    open_stream,
+    prepare_sizes,
+    verify,
+)
 
 
 def test_fashion_mnist(shared_data):
@@ -39,3 +47,24 @@ def test_cifar10(shared_data, tmp_path):
     assert found.shape == (3, 32, 32) and found.num_samples == 50_000
     assert all(4800 < count < 5200 for count in found.histogram.values())
     assert found.mean == pytest.approx(120.7, abs=0.3)
+
+
+def test_photos_in_three_sizes(shared_data, tmp_path):
+    """Photos of 481x321 from a tar: a set a size, whole, of the same photos."""
+    root = tmp_path / "photos.tar"
+    with tarfile.open(shared_data / "edges_photos" / "bsds-110.tar") as given:
+        with tarfile.open(root, "w") as kept:
+            for member in given:
+                if member.name.endswith(".photo.jpg"):
+                    kept.addfile(member, given.extractfile(member))
+    cfg = DataConfig(source="folder", root=str(root), shards=str(tmp_path / "out"), limit=40)
+    made = prepare_sizes(cfg, [32, 64, 256], allow_upscaling=False)
+    means = []
+    for manifest in made:
+        assert verify(manifest.base, decode=True).problems == () and manifest.small == 0
+        with open_stream(DataConfig(source="shards", root=manifest.base, shuffle=False), seed=0,
+                         local_batch=40) as stream:  # fmt: skip
+            means.append(next(stream).x.float().mean((1, 2, 3)))
+    assert (means[0] - means[2]).abs().max() < 2 and (means[1] - means[2]).abs().max() < 2
+    sizes = [sum(shard.bytes for shard in manifest.shards) for manifest in made]
+    assert sizes[0] < sizes[1] < sizes[2]

@@ -71,7 +71,7 @@ HELP = {
     "evaluate": "evaluate a run: samples and scores, and every task of the paper",
     "report": "write one HTML page of a run or several",
     "classifier": "train the classifier that judges samples",
-    "data": "prepare, inspect or convert data",
+    "data": "prepare, inspect, check, copy or measure data",
     "config": "print the resolved config",
     "bench": "measure speed: chain, step",
 }

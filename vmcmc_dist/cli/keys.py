@@ -14,6 +14,11 @@ from vmcmc_dist.settings import bounds_text
 def add_config(parser: argparse.ArgumentParser, *sections: str) -> None:
     """Arguments CONFIG and key=value…; the help lists the keys of ``sections`` (or all)."""
     parser.add_argument("config", metavar="CONFIG", help="YAML file, e.g. configs/faces.yaml")
+    add_settings(parser, *sections)
+
+
+def add_settings(parser: argparse.ArgumentParser, *sections: str) -> None:
+    """Arguments key=value…; the help lists the keys of ``sections`` (or all)."""
     parser.add_argument("settings", metavar="key=value", nargs="*", help="see the list of keys")
     plain = parser.format_help  # the list is made only when help is printed
 

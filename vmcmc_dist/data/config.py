@@ -17,12 +17,18 @@ class DataConfig:
 
     source: Literal[
         "celeba",
+        "celeba_hq",
+        "ffhq",
+        "imagenet",
+        "lsun",
         "cifar10",
         "mnist",
         "fashion_mnist",
         "folder",
         "arrays",
         "pairs",
+        "webdataset",
+        "huggingface",
         "faces",
         "toy2d",
         "shards",
@@ -49,6 +55,12 @@ class DataConfig:
         None, "use only the first this many samples", unit="samples", ge=1
     )
     faces: int = setting(6000, "how many built-in faces to render", unit="images", ge=1, le=202599)
+    image_column: Optional[str] = setting(  # noqa: UP045
+        None, "huggingface, webdataset: column or member of the images; empty = the only one"
+    )
+    label_column: Optional[str] = setting(  # noqa: UP045
+        None, "huggingface, webdataset: column or .json entry of the class; empty = as usual"
+    )
     density: Literal["rings", "pinwheel", "checkerboard", "gaussians"] = setting(
         "rings", "which 2-D density `toy2d` draws from"
     )
@@ -118,9 +130,17 @@ class DataConfig:
         "auto", "image coding in shards; auto = png up to 32 pixels, jpeg above"
     )
     jpeg_quality: int = setting(95, "quality of JPEG in shards", ge=1, le=100)
-    shard_samples: int = setting(1000, "samples in one shard", unit="samples", ge=1)
+    shard_samples: Optional[int] = setting(  # noqa: UP045
+        None,
+        "samples in one shard; empty = 32 to 64 MiB of them, less where that gives under 16 shards",
+        unit="samples",
+        ge=1,
+    )
     prepare_workers: int = setting(
-        0, "processes that prepare shards; 0 = one per CPU", unit="processes", ge=0
+        0,
+        "processes that prepare shards; 0 = one per CPU, where that is quicker",
+        unit="processes",
+        ge=0,
     )
 
     def check(self) -> None:

@@ -15,11 +15,15 @@ from vmcmc_dist.data.stream import ShardStream
 from vmcmc_dist.errors import DataError
 
 MARGIN = 2
+BATCH_BYTES = 8 << 20
+"""Decoded samples held at once, a few times over."""
 
 
 @dataclass(frozen=True)
 class Inspection:
-    """What ``inspect`` found. ``histogram``: samples per class, or with each attribute."""
+    """What ``inspect`` found. ``histogram``: samples per class, or with each attribute; ``small``:
+    raw images that were enlarged; ``bad``: raw images that did not decode.
+    """
 
     source: str
     licence: str
@@ -28,8 +32,10 @@ class Inspection:
     shape: tuple[int, ...]
     dtype: str
     shards: int
+    blocks: int
     bytes: int
     bad: int
+    small: int
     histogram: dict[str, int]
     mean: float
     std: float
@@ -49,18 +55,22 @@ def inspect(manifest: Manifest, *, grid: Path | None = None, side: int = 8) -> I
     counts = np.zeros(len(names), dtype=np.int64)
     total = squares = values = 0.0
     picture: list[np.ndarray] = []
-    cfg = replace(DataConfig(), shuffle=False, cache_mb=0)
+    shown_in_all = side * side
+    cfg = replace(DataConfig(), shuffle=False, cache_mb=0, prefetch=1)
+    batch_size = max(1, min(256, BATCH_BYTES // max(1, manifest.sample_bytes)))
     left = manifest.num_samples
-    with ShardStream(manifest, cfg, seed=0, local_batch=256) as stream:
+    with ShardStream(manifest, cfg, seed=0, local_batch=batch_size) as stream:
         for batch in stream:
             taken = min(left, len(batch.x))
-            x = batch.x[:taken].numpy().astype(np.float64)
-            total, squares, values = total + x.sum(), squares + (x * x).sum(), values + x.size
+            x = batch.x[:taken].numpy()
+            s, q = _sums(x)
+            total, squares, values = total + s, squares + q, values + x.size
             if batch.y is not None:
                 y = batch.y[:taken].numpy()
                 counts += np.bincount(y, minlength=len(names)) if y.ndim == 1 else y.sum(0)
-            shown = min(taken, side * side - len(picture))
-            picture += list(_side_by_side(batch.x[:shown].numpy(), batch.source))
+            shown = min(taken, shown_in_all - len(picture))
+            if grid is not None and shown:
+                picture += list(_side_by_side(batch.x[:shown].numpy(), batch.source).copy())
             left -= taken
             if left <= 0:
                 break
@@ -75,13 +85,25 @@ def inspect(manifest: Manifest, *, grid: Path | None = None, side: int = 8) -> I
         shape=manifest.shape,
         dtype=manifest.dtype,
         shards=len(manifest.shards),
+        blocks=len(manifest.blocks),
         bytes=sum(shard.bytes for shard in manifest.shards),
         bad=len(manifest.bad),
+        small=manifest.small,
         histogram=dict(zip(names, (int(c) for c in counts), strict=True)),
         mean=mean,
         std=float(np.sqrt(max(0.0, squares / values - mean * mean))),
         source_shape=manifest.source_shape,
     )
+
+
+def _sums(x: np.ndarray) -> tuple[float, float]:
+    """Sum of the values and of their squares; exact for bytes."""
+    if x.dtype == np.uint8:
+        often = sum(np.bincount(one.ravel(), minlength=256) for one in x)
+        level = np.arange(256, dtype=np.int64)
+        return float((often * level).sum()), float((often * level * level).sum())
+    wide = x.astype(np.float64)
+    return float(wide.sum()), float((wide * wide).sum())
 
 
 def _side_by_side(x: np.ndarray, source: torch.Tensor | None) -> np.ndarray:

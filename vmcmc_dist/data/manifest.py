@@ -40,6 +40,7 @@ class Manifest:
     ``source_shape`` is (C', H, W) of the input images, where samples are pairs; else None.
     ``blocks`` is the table of index.npy (index.DTYPE [K]): where the samples lie.
     ``base`` is the folder or s3:// prefix it lies in and is not stored.
+    ``small`` counts the raw images that were smaller than ``shape``, and were enlarged.
     ``stored_shape`` is the shape in the shards, where images are made smaller as they are read.
     """
 
@@ -52,6 +53,7 @@ class Manifest:
     split: str = "all"
     key: str = ""
     bad: tuple[str, ...] = ()
+    small: int = 0
     base: str = ""
     source_shape: tuple[int, ...] | None = None
     blocks: np.ndarray = field(
@@ -104,6 +106,7 @@ class Manifest:
                 "dtype": self.dtype,
                 "labels": {"kind": self.labels.kind, "names": list(self.labels.names)},
                 "bad": list(self.bad),
+                "small": self.small,
                 "key": self.key,
                 "checksum": self.checksum,
                 "index": index.sha256(self.blocks),
@@ -128,12 +131,13 @@ class Manifest:
                 source=record["source"],
                 shape=tuple(int(n) for n in record["shape"]),
                 dtype=str(np.dtype(record["dtype"])),
-                shards=tuple(_shard(where, shard) for shard in record["shards"]),
+                shards=tuple(shard_of(where, shard) for shard in record["shards"]),
                 labels=LabelInfo(record["labels"]["kind"], tuple(record["labels"]["names"])),
                 licence=record["licence"],
                 split=record["split"],
                 key=record["key"],
                 bad=tuple(record["bad"]),
+                small=int(record.get("small", 0)),
                 base=base,
                 source_shape=_optional_shape(record.get("source_shape")),
             )
@@ -176,7 +180,8 @@ def _optional_shape(shape: list[int] | None) -> tuple[int, ...] | None:
     return None if shape is None else tuple(int(n) for n in shape)
 
 
-def _shard(where: str, record: dict[str, Any]) -> ShardInfo:
+def shard_of(where: str, record: dict[str, Any]) -> ShardInfo:
+    """One entry of ``shards`` in the manifest ``where``; DataError for a name that leaves it."""
     name = str(record["name"])
     if name.startswith(("/", "~")) or ".." in name.split("/") or ":" in name:
         raise DataError(f"{where}: shard name {name!r} leaves the folder; refused")

@@ -37,7 +37,7 @@ def _ready(cfg: DataConfig) -> Manifest | None:
         if not path:
             raise ConfigError("data.source=shards needs data.root: the folder of shards")
         return open_manifest(path)
-    if cfg.root and holds_shards(cfg.root):
+    if cfg.root and cfg.source != "webdataset" and holds_shards(cfg.root):
         return open_manifest(cfg.root)
     if not cfg.root and cfg.source != "faces" and cfg.shards:
         if store.exists(store.join(cfg.shards, NAME)):

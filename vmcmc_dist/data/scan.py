@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import json
+import mmap
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import IO, Any
 
 import numpy as np
 
 from vmcmc_dist.data import index, samples, store, tar
-from vmcmc_dist.data.manifest import NAME, LabelInfo, Manifest, write_manifest
+from vmcmc_dist.data.manifest import NAME, LabelInfo, Manifest, shard_of, write_manifest
 from vmcmc_dist.data.shard_info import ShardInfo
+from vmcmc_dist.data.unfinished import is_unfinished
 from vmcmc_dist.errors import DataError
 
 Progress = Callable[[str, int, int], None]
@@ -26,7 +29,12 @@ def scan(base: str, progress: Progress | None = None) -> Manifest:
     members, attributes from ``.json`` with a list ``attributes``.
     Raises DataError for a torn tar, or if the first sample holds no readable image.
     """
-    names = [name for name in store.list_files(base) if name.endswith(".tar")]
+    files = list(store.list_files(base))
+    if is_unfinished(files):
+        raise DataError(
+            f"{base}: its preparation is not finished; run the same `vmcmc data prepare` again"
+        )
+    names = [name for name in files if name.endswith(".tar")]
     if not names:
         raise DataError(f"{base}: no {NAME} and no .tar shards there; run `vmcmc data prepare`")
     infos: list[ShardInfo] = []
@@ -37,15 +45,16 @@ def scan(base: str, progress: Progress | None = None) -> Manifest:
         where = store.join(base, name)
         with local_copy(where) as file:
             info, table = index.index_tar(file, name, where=where)
-            data = file.read_bytes()
-        infos.append(info)
-        tables.append(table)
-        for sample in tar.samples(data, where):
-            first = first or (where, sample, data)
-            if "cls" in sample.members:
-                a, b = sample.members["cls"]
-                label = data[a:b].strip()
-                classes = max(classes, int(label) + 1) if label.isdigit() else classes
+            infos.append(info)
+            tables.append(table)
+            with open(file, "rb") as opened, _mapped(opened) as data:
+                for sample in tar.samples(data, where):
+                    if first is None:
+                        first = where, *_alone(sample, data)
+                    if "cls" in sample.members:
+                        a, b = sample.members["cls"]
+                        label = bytes(data[a:b]).strip()
+                        classes = max(classes, int(label) + 1) if label.isdigit() else classes
         if progress is not None:
             progress("index", done + 1, len(names))
     if first is None:
@@ -73,24 +82,55 @@ def write_index(base: str, progress: Progress | None = None) -> Manifest:
     if not store.exists(where):
         manifest = scan(base, progress)
     else:
-        record = json.loads(store.read_bytes(where))
+        record, shards = _record(where)
         tables = []
-        for done, shard in enumerate(record["shards"]):
-            path = store.join(base, shard["name"])
+        for done, shard in enumerate(shards):
+            path = store.join(base, shard.name)
             with local_copy(path) as file:
-                info, table = index.index_tar(file, shard["name"], where=path)
-            if (info.count, info.bytes) != (shard["count"], shard["bytes"]) or (
-                shard["sha256"] and info.sha256 != shard["sha256"]
+                info, table = index.index_tar(file, shard.name, where=path)
+            if replace(info, sha256="") != replace(shard, sha256="") or (
+                shard.sha256 and info.sha256 != shard.sha256
             ):
                 raise DataError(f"{path}: is not what {NAME} says; prepare the data again")
             tables.append(table)
             if progress is not None:
-                progress("index", done + 1, len(record["shards"]))
+                progress("index", done + 1, len(shards))
         blocks = index.joined(tables)
         record |= {"schema_version": 2, "index": index.sha256(blocks)}
         manifest = Manifest.from_json(json.dumps(record), base, index.to_bytes(blocks))
     write_manifest(manifest, base)
     return replace(manifest, base=base)
+
+
+def _alone(sample: tar.Sample, data: memoryview) -> tuple[tar.Sample, bytes]:
+    """One sample and its bytes, out of those of its tar."""
+    start = sample.start
+    members = {e: (a - start, b - start) for e, (a, b) in sample.members.items()}
+    alone = sample._replace(start=0, stop=sample.stop - start, members=members)
+    return alone, bytes(data[start : sample.stop])
+
+
+def _record(where: str) -> tuple[dict[str, Any], list[ShardInfo]]:
+    """A manifest.json of ours, of this or an older version, and its shards."""
+    try:
+        record = json.loads(store.read_bytes(where))
+        return record, [shard_of(where, shard) for shard in record["shards"]]
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataError(
+            f"{where}: not a manifest of ours ({type(error).__name__}: {error}); move it away: "
+            "the tars are then read as any WebDataset"
+        ) from None
+
+
+@contextmanager
+def _mapped(file: IO[bytes]) -> Iterator[memoryview]:
+    """The bytes of an open file, as the kernel maps it."""
+    with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as whole:
+        data = memoryview(whole)
+        try:
+            yield data
+        finally:
+            data.release()
 
 
 @contextmanager

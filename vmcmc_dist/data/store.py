@@ -24,6 +24,7 @@ from vmcmc_dist.errors import DataError
 
 __all__ = [
     "configure",
+    "delete",
     "exists",
     "fetch",
     "filesystem",
@@ -116,6 +117,15 @@ def write_bytes(url: str, data: bytes) -> str:
     return ""
 
 
+def delete(path: str) -> None:
+    """Delete one file, or find it gone; raises DataError when refused."""
+    if is_remote(path):
+        objects.delete(_s3(), path)
+        return
+    with local_errors(path):
+        Path(path).expanduser().unlink(missing_ok=True)
+
+
 def exists(path: str) -> bool:
     """True if the file is there; a missing bucket or a refusal raises DataError."""
     if is_remote(path):
@@ -123,26 +133,35 @@ def exists(path: str) -> bool:
     return Path(path).expanduser().exists()
 
 
-def list_files(path: str) -> dict[str, tuple[int, str]]:
+def list_files(path: str, *, missing_ok: bool = False) -> dict[str, tuple[int, str]]:
     """Files below ``path``: relative name → (bytes, version), sorted; version is mtime or ETag.
 
-    Raises DataError if the folder or bucket is missing or not permitted.
+    Raises DataError if the folder or bucket is missing or not permitted; a folder or prefix that
+    is not there is empty with ``missing_ok``.
     """
     if is_remote(path):
-        return objects.find(_s3(), path)
+        return objects.find(_s3(), path, missing_ok=missing_ok)
     root = Path(path).expanduser()
+    if missing_ok and not root.exists():
+        return {}
     if not root.exists():
         raise DataError(f"{path}: no such file or folder; check data.root")
     if root.is_file():
         return {root.name: (root.stat().st_size, str(root.stat().st_mtime_ns))}
     files = {}
-    for folder, folders, names in os.walk(root):
+    for folder, folders, names in os.walk(root, onerror=_unreadable):
         folders.sort()
         for name in sorted(names):
             full = os.path.join(folder, name)
-            stat = os.stat(full)
+            with local_errors(full):
+                stat = os.stat(full)
             files[os.path.relpath(full, root)] = (stat.st_size, str(stat.st_mtime_ns))
     return files
+
+
+def _unreadable(error: OSError) -> None:
+    """A folder that is passed over would be lost without a word."""
+    raise DataError(f"{error.filename}: {error.strerror}; check who may read it")
 
 
 def listing_fingerprint(files: dict[str, tuple[int, str]]) -> str:

@@ -1,9 +1,10 @@
-"""One function over several processes of Ray, outside of training."""
+"""One function over processes of Ray, outside of training: all at once, or as they come."""
 
 from __future__ import annotations
 
+import queue
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from vmcmc_dist.config import Config
@@ -41,12 +42,7 @@ def ray_map(
         except ray.exceptions.RayTaskError as error:
             failed.append(_cause(error))
         except ray.exceptions.RayError as error:
-            failed.append(
-                ResourceError(
-                    f"a process of Ray died ({first_line(error)}). What was finished is kept: run "
-                    "the same command again to go on."
-                )
-            )
+            failed.append(_died(error))
         except BaseException as error:  # handed to the main thread, which raises it
             failed.append(error)
         finally:
@@ -60,6 +56,105 @@ def ray_map(
     if failed:
         raise failed[0] from None
     return result
+
+
+def ray_stream(
+    function: Callable[[Any], Any], jobs: Sequence[Any], config: Config, *, cpus: float = 1
+) -> Iterator[Any]:
+    """``function(job)`` of every job, in whatever order they are done, over all of Ray's CPUs.
+
+    For jobs that may be done twice: one whose process or machine dies is tried again. The function
+    is sent to each process once. Ray as for :func:`ray_map`.
+
+    Raises:
+        UserError: what a job raised, a process that died again and again, no Ray to be had.
+    """
+    results: queue.Queue[tuple[str, Any]] = queue.Queue()
+    over = threading.Event()
+
+    def body() -> None:  # one thread for all of Ray, and not the main one: see RayRun
+        import ray
+
+        own = not ray.is_initialized()
+        try:
+            start_ray(config)
+            _check_room(1, cpus, 0)
+            _run_all(function, jobs, cpus, results, over)
+            results.put(("end", None))
+        except ray.exceptions.RayTaskError as error:
+            results.put(("error", _cause(error)))
+        except ray.exceptions.RayError as error:
+            results.put(("error", _died(error)))
+        except BaseException as error:  # handed to the main thread, which raises it
+            results.put(("error", error))
+        finally:
+            if own and ray.is_initialized():
+                ray.shutdown()
+
+    thread = threading.Thread(target=body, name="ray-stream", daemon=True)
+    thread.start()
+    try:
+        while True:
+            try:
+                kind, value = results.get(timeout=0.2)  # short waits, so that signals are handled
+            except queue.Empty:
+                continue
+            if kind == "end":
+                return
+            if kind == "error":
+                raise value from None
+            yield value
+    finally:
+        over.set()
+        thread.join(timeout=30)
+
+
+def _run_all(
+    function: Callable[[Any], Any],
+    jobs: Sequence[Any],
+    cpus: float,
+    results: queue.Queue[tuple[str, Any]],
+    over: threading.Event,
+) -> None:
+    """Keep two jobs for every CPU under way until all are done, or nobody wants them."""
+    import ray
+
+    held = ray.put(function)
+    remote = ray.remote(num_cpus=cpus, max_retries=RETRIES)(_call_held)
+    left = list(reversed(jobs))
+    running: list[Any] = []
+    while (left or running) and not over.is_set():
+        room = 2 * max(1, int(ray.cluster_resources().get("CPU", 1) / cpus))
+        while left and len(running) < room:
+            # in a list, so that Ray hands over the reference and each process gets it once
+            running.append(remote.remote([held], left.pop()))
+        done, running = ray.wait(running, timeout=0.5)
+        for result in ray.get(done):
+            results.put(("result", result))
+    for reference in running:
+        ray.cancel(reference, force=True)
+
+
+RETRIES = 3
+_functions: dict[str, Callable[[Any], Any]] = {}
+
+
+def _call_held(held: list[Any], job: Any) -> Any:
+    """In a process of Ray: the function is got from the object store the first time."""
+    import ray
+
+    name = held[0].hex()
+    if name not in _functions:
+        _functions.clear()
+        _functions[name] = ray.get(held[0])
+    return _functions[name](job)
+
+
+def _died(error: BaseException) -> ResourceError:
+    return ResourceError(
+        f"a process of Ray died ({first_line(error)}). What was finished is kept: run "
+        "the same command again to go on."
+    )
 
 
 class RayCall:

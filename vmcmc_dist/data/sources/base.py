@@ -18,12 +18,14 @@ __all__ = ["NoSplitError", "Raw", "Source", "UndecodableError", "missing"]
 class Raw(NamedTuple):
     """One raw sample: an image, or a float32 vector [D]; its label as LabelInfo says.
 
-    ``source`` is the input image of a pair, of the same size as the image.
+    ``source`` is the input image of a pair, of the same size as the image. ``short`` is the
+    shorter side before the source itself resized the image; None where it did not.
     """
 
     value: Image.Image | np.ndarray
     label: int | list[int] | None
     source: Image.Image | None = None
+    short: int | None = None
 
 
 class Source(Protocol):

@@ -41,6 +41,10 @@ def square(image: Image.Image, side: int) -> Image.Image:
     return centred(image, side, side)
 
 
+MOST_BYTES = 256 << 20
+"""Of a member of a zip, which may inflate; more only where ``max_pixels`` allows for it."""
+
+
 class ImageFiles:
     """Files of a folder, or members of a zip or an uncompressed tar, by name.
 
@@ -91,9 +95,16 @@ class ImageFiles:
         )
 
     def read(self, name: str) -> bytes:
-        """The bytes of one file; raises UndecodableError if it is missing or torn."""
+        """The bytes of one file; raises UndecodableError if it is missing or torn, or inflates to
+        more than any image of ``max_pixels`` can have. DataError for a name that leaves the folder.
+        """
+        if name.startswith(("/", "~")) or "\\" in name or ".." in name.split("/"):
+            raise DataError(f"{self.root}: file name {name!r} leaves the folder; refused")
         try:
             if self.is_zip:
+                size = self.archive().getinfo(name).file_size
+                if size > max(MOST_BYTES, 8 * self.max_pixels):
+                    raise UndecodableError(f"{self.root / name}: {size} bytes, too many")
                 return self.archive().read(name)
             if self.is_tar:
                 tar, files = self.tar()

@@ -59,7 +59,7 @@ class Pairs:
             self.pairs = of_split(match_pairs(self.input, self.target, names), cfg.split)
         except DataError as error:
             raise type(error)(f"{root}: {error}") from None
-        self._held: dict[int, tuple[Image.Image, Image.Image]] = {}
+        self._held: dict[int, tuple[Image.Image, Image.Image, int]] = {}
         first_input, first_target = self._first(root)
         self.input_channels = cfg.input_channels or first_input
         self.channels = cfg.channels or first_target
@@ -86,11 +86,11 @@ class Pairs:
         if pair not in self._held:
             self._held = {p: held for p, held in self._held.items() if p // BLOCK == pair // BLOCK}
             self._held[pair] = self._images(self.pairs[pair])
-        given, wanted = self._held[pair]
+        given, wanted, short = self._held[pair]
         if self.crops:
             box = self._box(self.pairs[pair], number, given.size)
             given, wanted = given.crop(box), wanted.crop(box)
-        return Raw(wanted, None, given)
+        return Raw(wanted, None, given, short)
 
     def _opened(self, pair: Pair) -> tuple[Image.Image, Image.Image]:
         given = self.input.image(self.files, pair.input)
@@ -112,13 +112,16 @@ class Pairs:
             return channels_of(given, pair.input), channels_of(wanted, pair.target)
         raise DataError(f"{root}: none of its {len(self.pairs)} pairs decodes")
 
-    def _images(self, pair: Pair) -> tuple[Image.Image, Image.Image]:
-        """Both images in their final modes: scaled for crops, or the centre in its final size."""
+    def _images(self, pair: Pair) -> tuple[Image.Image, Image.Image, int]:
+        """Both images in their final modes: scaled for crops, or the centre in its final size; and
+        the shorter side that they have as they are stored.
+        """
         given, wanted = self._opened(pair)
         lose_input, lose_target = self.may_lose_colour
         return (
             self._image(given, pair.input, "input_channels", self.input_channels, lose_input),
             self._image(wanted, pair.target, "channels", self.channels, lose_target),
+            min(wanted.size),
         )
 
     def _image(

@@ -1,4 +1,4 @@
-"""Objects of a bucket as wholes: what is there."""
+"""Objects of a bucket as wholes: what is there, and taking it away."""
 
 from __future__ import annotations
 
@@ -56,10 +56,11 @@ def _answers(s3: S3, url: str, method: str, no: set[int], **fields: str) -> bool
     return s3.call(url, attempt)
 
 
-def find(s3: S3, url: str) -> dict[str, tuple[int, str]]:
+def find(s3: S3, url: str, *, missing_ok: bool = False) -> dict[str, tuple[int, str]]:
     """Objects below a prefix (or the one of that name): name below it → (bytes, ETag), sorted.
 
-    Raises DataError if there is none, or the bucket is missing or not permitted.
+    Raises DataError if there is none and not ``missing_ok``, or the bucket is missing or not
+    permitted.
     """
     bucket, key = bucket_and_key(url.rstrip("/"))
     prefix = f"{key}/" if key else ""
@@ -68,10 +69,21 @@ def find(s3: S3, url: str) -> dict[str, tuple[int, str]]:
         for item in _listing(s3, url, bucket, prefix)
         if not item["Key"].endswith("/")
     }
-    if not found and key:
+    if not found and key and not missing_ok:
         version = head(s3, url)
         found = {key.rsplit("/", 1)[-1]: (version.size, version.etag)}
     return dict(sorted(found.items()))
+
+
+def delete(s3: S3, url: str) -> None:
+    """Delete one object, or find it gone; raises DataError when refused."""
+    bucket, key = bucket_and_key(url)
+
+    async def attempt(client: Client, patience: float) -> None:
+        async with asyncio.timeout(patience):
+            await client.request("delete_object", Bucket=bucket, Key=key)
+
+    s3.call(url, attempt)
 
 
 def _listing(s3: S3, url: str, bucket: str, prefix: str) -> Iterator[dict[str, Any]]:
