@@ -31,6 +31,19 @@ FEW_PIXELS = 128 * 128  # many scans of so few take no harmful time
 JPEG_COLOURS = {1: "GRAY", 3: "RGB"}
 
 
+def decode_small_jpeg(data: bytes | memoryview, out: np.ndarray) -> bool:
+    """The short way for small photos, where every check of :func:`decode_into` counts: a JPEG, grey
+    or in colour, into ``out`` uint8 [H, W, 3], C-contiguous, of at most ``FEW_PIXELS``.
+
+    False if that cannot be, and ``out`` then holds anything: :func:`decode_into` says why. An image
+    of more pixels is refused by its header here, too, since it does not fit into ``out``.
+    """
+    try:
+        return decode_jpeg(data, "RGB", buffer=out).shape == out.shape
+    except ValueError:
+        return False
+
+
 def decode_into(data: bytes | memoryview, extension: str, out: np.ndarray) -> None:
     """Decode one JPEG, PNG or WebP into ``out`` uint8 [H, W, C], C-contiguous, C = 1 or 3.
 

@@ -10,12 +10,18 @@ from dataclasses import dataclass
 import numpy as np
 
 from vmcmc_dist.data.blocks import Blocks
-from vmcmc_dist.data.decoding import UndecodableError, decode_into, header
+from vmcmc_dist.data.decoding import (
+    FEW_PIXELS,
+    UndecodableError,
+    decode_into,
+    decode_small_jpeg,
+    header,
+)
 from vmcmc_dist.data.fitting import fit_into
 from vmcmc_dist.data.manifest import Manifest
 from vmcmc_dist.data.order import offsets_of
 from vmcmc_dist.data.samples import Bad, Encoded
-from vmcmc_dist.data.tar import VECTORS
+from vmcmc_dist.data.tar import JPEG, VECTORS
 from vmcmc_dist.errors import DataError
 
 
@@ -65,6 +71,14 @@ def _as_stored(shape: tuple[int, ...]) -> tuple[int, ...]:
     return (*shape[1:], shape[0]) if len(shape) == 3 else shape
 
 
+def _is_small(manifest: Manifest) -> bool:
+    """True for colour images of few pixels, read as they are: those that take the short way."""
+    if len(manifest.shape) != 3 or manifest.stored_shape or manifest.source_shape:
+        return False
+    channels, height, width = manifest.shape
+    return channels == 3 and height * width <= FEW_PIXELS
+
+
 class Rows:
     """Random access to rows whose blocks are at hand.
 
@@ -86,6 +100,7 @@ class Rows:
         self._decoders = ThreadPoolExecutor(workers, "vmcmc-decode") if workers > 1 else None
         number = manifest.num_samples if resident else 0
         self._all = Decoded.empty(number, manifest)
+        self._small = _is_small(manifest)
         self._have = np.zeros(number, dtype=bool)
         self._bad: dict[int, str] = {}
         self._missing = manifest.blocks["count"].astype(np.int64) if resident else np.zeros(0)
@@ -124,10 +139,17 @@ class Rows:
         at_hand = {int(b): self.blocks.samples(int(b)) for b in np.unique(block_of)}
         blocks, target = block_of.tolist(), places.tolist()
 
+        small, x, y = self._small, to.x, to.y
+
         def work(part: range) -> dict[int, str]:
             bad = {}
             for i in part:
                 sample = at_hand[blocks[i]][inside[i]]
+                if small and not isinstance(sample, Bad) and sample.extension in JPEG:
+                    if decode_small_jpeg(sample.data, x[target[i]]):
+                        if y is not None:
+                            y[target[i]] = sample.label
+                        continue
                 try:
                     self._one(sample, to, target[i])
                 except UndecodableError as error:

@@ -20,6 +20,7 @@ from vmcmc_dist.errors import DataError
 
 RECORD = 512
 IMAGES = ("png", "jpg", "jpeg", "webp")
+JPEG = ("jpg", "jpeg")
 VECTORS = ("npy",)
 LABELS = ("cls", "json")
 ALLOWED = frozenset((*IMAGES, *VECTORS, *LABELS))
