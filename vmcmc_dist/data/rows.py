@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from vmcmc_dist.data.blocks import Blocks
+from vmcmc_dist.data.buffers import Buffers
 from vmcmc_dist.data.decoding import UndecodableError, decode_into, header
 from vmcmc_dist.data.fitting import fit_into
 from vmcmc_dist.data.manifest import Manifest
@@ -17,6 +18,9 @@ from vmcmc_dist.data.order import offsets_of
 from vmcmc_dist.data.samples import Bad, Encoded
 from vmcmc_dist.data.tar import VECTORS
 from vmcmc_dist.errors import DataError
+
+KEPT = 4
+"""Buffers of batches that are kept for use again."""
 
 
 @dataclass
@@ -33,12 +37,13 @@ class Decoded:
     source: np.ndarray | None
 
     @staticmethod
-    def empty(number: int, manifest: Manifest) -> Decoded:
-        """Room for ``number`` samples of a data set."""
+    def empty(number: int, manifest: Manifest, buffers: Buffers | None = None) -> Decoded:
+        """Room for ``number`` samples of a data set, x in memory of ``buffers``."""
+        make = np.empty if buffers is None else buffers.empty
         labels, shape = manifest.labels, manifest.source_shape
         width = (number,) if labels.width is None else (number, labels.width)
         return Decoded(
-            np.empty((number, *_as_stored(manifest.shape)), dtype=manifest.dtype),
+            make((number, *_as_stored(manifest.shape)), manifest.dtype),
             None if labels.kind == "none" else np.empty(width, dtype=np.int64),
             None if shape is None else np.empty((number, *_as_stored(shape)), dtype=np.uint8),
         )
@@ -84,6 +89,7 @@ class Rows:
         self.workers, self.max_pixels = workers, max_pixels
         self.offsets = offsets_of(manifest.blocks["count"])
         self._decoders = ThreadPoolExecutor(workers, "vmcmc-decode") if workers > 1 else None
+        self._buffers = Buffers(KEPT)
         number = manifest.num_samples if resident else 0
         self._all = Decoded.empty(number, manifest)
         self._have = np.zeros(number, dtype=bool)
@@ -100,7 +106,7 @@ class Rows:
         Places of bad rows hold no sample: the caller must fill them.
         """
         if not self.resident:
-            made = Decoded.empty(len(rows), self.manifest)
+            made = Decoded.empty(len(rows), self.manifest, self._buffers)
             return made, self._decode(rows, made, np.arange(len(rows)))
         wanted = np.unique(rows[~self._have[rows]])
         if len(wanted):
