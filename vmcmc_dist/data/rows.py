@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -97,7 +97,7 @@ class Rows:
         self.manifest, self.blocks, self.resident = manifest, blocks, resident
         self.workers, self.max_pixels = workers, max_pixels
         self.offsets = offsets_of(manifest.blocks["count"])
-        self._decoders = ThreadPoolExecutor(workers, "vmcmc-decode") if workers > 1 else None
+        self._decoders = ThreadPoolExecutor(workers - 1, "vmcmc-decode") if workers > 1 else None
         number = manifest.num_samples if resident else 0
         self._all = Decoded.empty(number, manifest)
         self._small = _is_small(manifest)
@@ -141,9 +141,9 @@ class Rows:
 
         small, x, y = self._small, to.x, to.y
 
-        def work(part: range) -> dict[int, str]:
+        def work(left: Iterator[int]) -> dict[int, str]:
             bad = {}
-            for i in part:
+            for i in left:
                 sample = at_hand[blocks[i]][inside[i]]
                 if small and not isinstance(sample, Bad) and sample.extension in JPEG:
                     if decode_small_jpeg(sample.data, x[target[i]]):
@@ -160,12 +160,14 @@ class Rows:
                     raise DataError(f"{self.blocks.shard(blocks[i])}: {error}") from None
             return bad
 
-        if self._decoders is None or len(rows) < 2:
-            return work(range(len(rows)))
-        number = min(self.workers, len(rows))
-        bad: dict[int, str] = {}
-        for found in self._decoders.map(work, [range(w, len(rows), number) for w in range(number)]):
-            bad.update(found)
+        left = iter(range(len(rows)))  # of all threads: each takes the next one, none waits long
+        helpers = []
+        if self._decoders is not None:
+            number = min(self.workers, len(rows)) - 1
+            helpers = [self._decoders.submit(work, left) for _ in range(number)]
+        bad = work(left)
+        for helper in helpers:
+            bad.update(helper.result())
         return bad
 
     def _one(self, sample: Encoded | Bad, to: Decoded, place: int) -> None:

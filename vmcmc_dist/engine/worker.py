@@ -41,9 +41,8 @@ def train_worker(
     config = config_from_dict(values)
     if threads:
         torch.set_num_threads(threads)
-    if context.device.type == "cpu":
-        keep_freed_memory()
-    else:
+    keep_freed_memory()
+    if context.device.type != "cpu":
         torch.cuda.set_device(context.device)
         torch.backends.cudnn.benchmark = True
     restart = Restart()
