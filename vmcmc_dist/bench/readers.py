@@ -26,6 +26,12 @@ import vmcmc_dist
 from vmcmc_dist.errors import ResourceError
 
 SCRIPT = Path(__file__).with_name("reader_process.py")
+MEMORY = {
+    "MALLOC_MMAP_THRESHOLD_": str(32 << 20),
+    "MALLOC_TRIM_THRESHOLD_": str(2**31 - 1),
+}
+"""What is freed is kept, in the processes of all readers, as it is where we train
+(langevin.keep_freed_memory)."""
 SKIPPED = 6
 """Batches of each turn that are read before its clock starts."""
 
@@ -106,7 +112,7 @@ class Reader:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=errors,
-                env=environment,
+                env=environment | MEMORY,
                 text=True,
                 start_new_session=True,
             )

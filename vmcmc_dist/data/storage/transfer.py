@@ -6,16 +6,12 @@ import asyncio
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from vmcmc_dist.data.storage.client import MIN_RATE, Client, Stats
-from vmcmc_dist.data.storage.failures import REACH, WrongAnswer, answered, overwritten
+from vmcmc_dist.data.storage.failures import REACH, WrongAnswer, overwritten
 from vmcmc_dist.data.storage.paths import bucket_and_key
-from vmcmc_dist.data.storage.quick_get import error_answer, quick_get
 from vmcmc_dist.data.storage.retry import Failure, Kind
-
-if TYPE_CHECKING:
-    from aiohttp import ClientResponse
 
 FEW = 3
 """Tries of an answer that is wrong and not merely missing: it will hardly get better."""
@@ -57,53 +53,24 @@ class Transfer:
         """Get what is missing; raises after keeping all that came."""
         if self.position == self.end:
             return b"".join(self._chunks)
-        conditions: dict[str, str] = {}
+        fields: dict[str, Any] = {"Bucket": self.bucket, "Key": self.key}
         if self.end is not None:
-            conditions["Range"] = f"bytes={self.position}-{self.end - 1}"
+            fields["Range"] = f"bytes={self.position}-{self.end - 1}"
         elif self.position:
-            conditions["Range"] = f"bytes={self.position}-"
+            fields["Range"] = f"bytes={self.position}-"
         if self.pinned is not None and self.pinned.etag.startswith('"'):
-            conditions["If-Match"] = self.pinned.etag
+            fields["IfMatch"] = self.pinned.etag
         async with asyncio.timeout(patience):
-            answer, http = await self._ask(client, conditions)
+            answer = await client.request("get_object", **fields)
+        http = answer["Body"].raw_stream
         try:
-            end = self._check(answer, ranged="Range" in conditions)
+            end = self._check(answer, ranged="Range" in fields)
             await self._receive(http.content, end, patience)
         except BaseException:
             http.close()
             raise
         http.release()
         return b"".join(self._chunks)
-
-    async def _ask(
-        self, client: Client, conditions: dict[str, str]
-    ) -> tuple[dict[str, Any], ClientResponse]:
-        """The head of the answer, in botocore's terms, and the response whose body is unread."""
-        quick = quick_get(client.raw)
-        response = await quick.send(client.raw, self.bucket, self.key, conditions)
-        if response is None:
-            answer = await client.request(
-                "get_object",
-                Bucket=self.bucket,
-                Key=self.key,
-                **{name.replace("-", ""): value for name, value in conditions.items()},
-            )
-            http = answer["Body"].raw_stream
-            quick.learn(self.bucket, self.key, http)
-            return answer, http
-        http, headers = response.raw, response.headers
-        if response.status_code not in (200, 206):
-            try:
-                raise WrongAnswer(answered(await error_answer(response), self.bucket))
-            finally:
-                http.close()
-        length = headers.get("content-length", "")
-        return {
-            "ResponseMetadata": {"HTTPStatusCode": response.status_code},
-            "ContentRange": headers.get("content-range", ""),
-            "ContentLength": int(length) if length.isdecimal() else None,
-            "ETag": headers.get("etag", ""),
-        }, http
 
     def _check(self, answer: dict[str, Any], *, ranged: bool) -> int:
         """Where the body ends, after making sure that it begins at the position and is ours."""
