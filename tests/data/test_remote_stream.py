@@ -169,6 +169,7 @@ def test_a_resume_reads_again_at_most_a_shard_per_reader(uploaded, proxy, world)
     images = N // 2 // world * world
     left = N - images
     before_the_next_epoch = (left - 16) // world
-    readers(uploaded, config(prefetch=1), world, before_the_next_epoch, images=images)
+    cfg = config(workers=0)  # no thread that reads ahead
+    readers(uploaded, cfg, world, before_the_next_epoch, images=images)
     read = sum(last - first + 1 for _, (first, last) in ranges(proxy))
     assert 0 < read <= left * 2048 + world * max(info.bytes for info in uploaded.shards)

@@ -274,7 +274,7 @@ class _Batches:
         """Global indices → rows, and the blocks to hold, in the order of need.
 
         Of each stream: the windows that the batch touches, and, where threads read, those that
-        the next ``prefetch`` batches and half a window more will.
+        follow and those that the next ``prefetch`` batches touch.
         """
         epoch, position = np.divmod(index, self.manifest.num_samples)
         rows = np.empty_like(index)
@@ -293,17 +293,20 @@ class _Batches:
         return rows, [b for blocks in now.values() for b in blocks] + self._held()
 
     def _ahead(self, epoch: int, reach: Reach) -> list[int]:
-        """The blocks of a stream that will be needed soon, in this epoch and the next."""
+        """The blocks of a stream that will be needed soon, in this epoch and the next: those of the
+        next window, which so has the time of a whole one to come, and of the batches made ahead.
+        """
         order, stream = self.order(epoch), reach.stream
-        batches = -(-self.cfg.prefetch * self.local_batch * self.world_size // order.streams)
-        lead = batches + order.length_of(stream, reach.last) // 2 + 1
-        stop = order.window_of(stream, reach.place + lead)
-        windows = range(reach.last + 1, min(stop + 1, order.windows(stream)))
-        blocks = [int(b) for w in windows for b in order.blocks(stream, w)]
-        beyond = lead - order.left_after(stream, reach.place)
-        if beyond > 0:
+        lead = -(-self.cfg.prefetch * self.local_batch * self.world_size // order.streams)
+        end = order.windows(stream)
+        stop = max(order.window_of(stream, reach.place + lead) + 1, reach.last + 2)
+        blocks = [
+            int(b) for w in range(reach.last + 1, min(stop, end)) for b in order.blocks(stream, w)
+        ]
+        if stop > end:
             following = self.order(epoch + 1)
-            stop = min(following.window_of(stream, beyond - 1) + 1, following.windows(stream))
+            beyond = max(0, lead - order.left_after(stream, reach.place) - 1)
+            stop = min(following.window_of(stream, beyond) + 1, following.windows(stream))
             blocks += [int(b) for w in range(stop) for b in following.blocks(stream, w)]
         return blocks
 
