@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -91,6 +93,22 @@ def test_a_store_that_stays_away_is_an_error_that_names_the_shard(uploaded, prox
     proxy.faults = lambda request: Fault("status") if request.range else None
     with pytest.raises(DataError, match=r"s3://faces/set/00\d\.tar: .*503 SlowDown.*tries over"):
         rows(uploaded, config(retry_s=0.5), 1)
+
+
+def test_a_stream_that_is_closed_does_not_go_on_trying(uploaded, proxy):
+    proxy.faults = lambda request: Fault("status") if request.range else None
+    others = set(threading.enumerate())
+    stream = ShardStream(uploaded, config(retry_s=600.0), seed=0, local_batch=6)
+    waiting = threading.Thread(target=lambda: next(stream, None), daemon=True)
+    waiting.start()
+    while len(proxy.log) < 3:
+        time.sleep(0.01)
+    stream.close()
+    waiting.join(5)
+    end = time.monotonic() + 5
+    while any(t.name.startswith("vmcmc") for t in set(threading.enumerate()) - others):
+        assert time.monotonic() < end, "its threads go on trying"
+        time.sleep(0.05)
 
 
 def test_a_shard_that_is_overwritten_while_read_is_named(uploaded, s3):

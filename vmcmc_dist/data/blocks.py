@@ -84,6 +84,7 @@ class Blocks:
         self._sized.add(shard)
 
     def close(self) -> None:
-        """Stop the threads; reads under way end in the background."""
+        """Stop the threads; reads under way end in the background, without another try."""
+        self.source.close()
         if self._pool is not None:
             self._pool.shutdown(wait=False, cancel_futures=True)

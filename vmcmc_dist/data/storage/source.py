@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
+import time
 import zlib
 from pathlib import Path
 
@@ -14,6 +16,7 @@ from vmcmc_dist.errors import DataError
 
 log = logging.getLogger(__name__)
 READS = 3
+NAP_S = 0.2
 
 
 class DamagedError(DataError):
@@ -34,9 +37,23 @@ class Source:
         cache_folder: str | None = None,
         cache_bytes: int = 0,
     ) -> None:
-        self.reader = RangeReader(RetryPolicy(seconds=retry_s), stall_s=stall_s)
+        self._closed = False
+        policy = RetryPolicy(seconds=retry_s, sleep=self._sleep)
+        self.reader = RangeReader(policy, stall_s=stall_s)
         folder = None if cache_folder is None else Path(cache_folder).expanduser()
         self.cache = None if folder is None else BlockCache(folder, cache_bytes)
+
+    async def _sleep(self, seconds: float) -> None:
+        """Between two tries; ends at once when nobody waits for the bytes any more."""
+        end = time.monotonic() + seconds
+        while not self._closed and (left := end - time.monotonic()) > 0:
+            await asyncio.sleep(min(left, NAP_S))
+        if self._closed:
+            raise DataError("the stream was closed while it waited for the store")
+
+    def close(self) -> None:
+        """Give up reads that wait for another try; what is under way ends by itself."""
+        self._closed = True
 
     @property
     def stats(self) -> Stats:
