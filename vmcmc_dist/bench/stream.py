@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 import tempfile
 from collections.abc import Callable, Sequence
@@ -173,7 +174,8 @@ def _row(size: str, threads: int, name: str, of: Readings, base: Readings) -> St
         threads,
         name,
         overhead=1 - median_ratio(of.images_s, base.images_s),
-        cpu_overhead=medians["cpu_s"] / of_base["cpu_s"] - 1,
+        # a pass may be over before the process's CPU clock has moved
+        cpu_overhead=medians["cpu_s"] / of_base["cpu_s"] - 1 if of_base["cpu_s"] else math.nan,
         server_cores=statistics.median(of.beside) if name in (REMOTE, CACHED) else None,
         **medians,
     )
