@@ -45,7 +45,7 @@ CONFIGS = {"data.config", "engine.config", "teaching.config", "langevin.config",
 """All that the config tree takes from the rooms: the dataclasses, nothing that runs."""
 
 ONLY_IN = {
-    "ray": ("engine/ray_launch.py", "engine/ray_map.py", "tuning/"),
+    "ray": ("engine/ray_", "tuning/"),
     "deepspeed": ("engine/learner.py",),
     "webdataset": ("data/", "bench/reader_process.py"),
     "simplejpeg": ("data/", "bench/"),
