@@ -19,12 +19,13 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from vmcmc_dist.data.config import ConditionConfig, DataConfig
+from vmcmc_dist.data.config import ConditionConfig, DataConfig, refuse_credentials
 from vmcmc_dist.engine.config import (
     EvaluationConfig,
     OptimizerConfig,
     ResourcesConfig,
     SamplingConfig,
+    StoreConfig,
     TrainConfig,
     WatchConfig,
 )
@@ -50,7 +51,7 @@ class Config:
     """Everything that a run depends on."""
 
     name: str = setting("run", "the run's folder under `out`; the same name resumes the run")
-    out: str = setting("runs", "folder of run folders")
+    out: str = setting("runs", "folder of run folders, local or s3://bucket/prefix")
     preset: str = setting("auto", "preset of the config file")
     seed: int = setting(0, "of initial weights, data order and noise", ge=0)
     launcher: Literal["auto", "ray", "local", "torchrun"] = setting(
@@ -68,6 +69,7 @@ class Config:
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     resources: ResourcesConfig = field(default_factory=ResourcesConfig)
+    store: StoreConfig = field(default_factory=StoreConfig)
     watch: WatchConfig = field(default_factory=WatchConfig)
 
 
@@ -77,7 +79,7 @@ RESUMABLE = (
     "energy.zero_stage", "vae.zero_stage", "data.root", "data.shards", "data.workers",
     "data.prefetch", "data.cache_mb", "data.verify", "data.prepare_workers",
     "data.retry_s", "data.stall_s",
-    "sampling", "evaluation", "resources", "watch", "guard",
+    "sampling", "evaluation", "resources", "store", "watch", "guard",
 )  # fmt: skip
 """Keys that may change when a run is resumed; any other change is another run."""
 
@@ -196,6 +198,10 @@ def validate(config: Config) -> None:
         )
     config.langevin.check()
     config.data.check()
+    if config.out.startswith("s3://"):
+        refuse_credentials(config.out)
+    elif "://" in config.out:
+        raise ConfigError(f"out={config.out}: give a local folder or s3://bucket/prefix")
     if config.vae.refined_weight == 0 and config.vae.data_weight == 0:
         raise ConfigError(
             "vae.refined_weight and vae.data_weight are both 0: the VAE learns nothing"

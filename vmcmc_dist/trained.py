@@ -197,6 +197,7 @@ def load(
     """The trained pair of a run folder.
 
         model = vmcmc_dist.load("runs/faces")
+        model = vmcmc_dist.load("s3://bucket/runs/faces")
 
     Args:
         checkpoint: ``latest``, ``best``, or a number of images.
@@ -207,8 +208,9 @@ def load(
         CheckpointError: no such run, checkpoint, or damaged files.
     """
     from vmcmc_dist.engine.checkpoint import CheckpointFolder, load_checkpoint
+    from vmcmc_dist.engine.remote_run import local_copy, parts_of
 
-    folder = CheckpointFolder(Path(run) / "checkpoints")
+    folder = CheckpointFolder(local_copy(run) / "checkpoints")
     if not folder.all():
         raise CheckpointError(
             f"{run} has no checkpoints; give the folder of a run, e.g. runs/faces, after its "
@@ -222,7 +224,9 @@ def load(
         raise CheckpointError(f"{run} has no checkpoint {checkpoint!r}; it has {have}")
     config = _saved_config(path)
     suffix = "_ema" if (config.sampling.ema if ema is None else ema) else ""
-    saved = load_checkpoint(path, (f"energy{suffix}", f"vae{suffix}"))
+    parts = (f"energy{suffix}", f"vae{suffix}")
+    parts_of(run, path, parts)
+    saved = load_checkpoint(path, parts)
     shape = tuple(saved.state["shape"])
     condition = saved.state.get("condition")
     condition = None if condition is None else Condition(**condition)

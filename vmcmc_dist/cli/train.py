@@ -30,10 +30,10 @@ def run(options: argparse.Namespace) -> int:
     )
     if outcome.first_step_seconds is not None:
         print(f"first step    {outcome.first_step_seconds:.0f} s after the start")
-    print(f"run folder    {folder.path}")
+    print(f"run folder    {folder.place}")
     picture = pictures(folder)
     if picture:
         print(f"open          {picture}")
     print(f"tensorboard   tensorboard --logdir {folder.tensorboard}")
-    print(f"more samples  vmcmc sample {folder.path}")
+    print(f"more samples  vmcmc sample {folder.place}")
     return 0

@@ -104,6 +104,21 @@ class ResourcesConfig:
 
 
 @dataclass
+class StoreConfig:
+    """A run folder on S3 (out=s3://bucket/prefix)."""
+
+    scratch: Optional[str] = setting(  # noqa: UP045
+        None, "local folder that such a run works in; empty = in the cache"
+    )
+    sync_s: float = setting(30.0, "metrics and grids are put there every", unit="seconds", gt=0)
+    lease_s: float = setting(
+        60.0, "a process not heard of for this long has lost the run", unit="seconds", gt=0
+    )
+    failures: int = setting(3, "checkpoints in a row whose upload fails before the run ends", ge=1)
+    lease: int = setting(0, "number of the lease that holds the run; set by the launcher", ge=0)
+
+
+@dataclass
 class WatchConfig:
     """Where metrics go, beside metrics.jsonl."""
 

@@ -22,6 +22,7 @@ from vmcmc_dist.data.open import ensure_prepared
 from vmcmc_dist.engine.checkpoint import CheckpointFolder, load_checkpoint
 from vmcmc_dist.engine.progress import TrainingProgress, duration
 from vmcmc_dist.engine.ray_launch import RayRun
+from vmcmc_dist.engine.remote_run import held
 from vmcmc_dist.engine.resources import check_data, cpu_count, resolve
 from vmcmc_dist.engine.run_folder import RunFolder, describe_environment
 from vmcmc_dist.engine.terminal import Terminal
@@ -60,11 +61,15 @@ def train(config: Config) -> Outcome:
     started = time.monotonic()
     config = resolve(config)
     first = int(os.environ.get("RANK", "0")) == 0 or config.launcher != "torchrun"
-    folder = RunFolder(f"{config.out}/{config.name}")
+    folder = RunFolder.of(config)
     if not first:
         return _follow_torchrun(config, folder)
     folder.create()
-    with folder.locked(), Terminal(folder.log) as terminal:
+    with (
+        folder.locked(),
+        held(config, folder, print) as config,
+        Terminal(folder.log) as terminal,
+    ):
         folder.stop.unlink(missing_ok=True)
         folder.first_step.unlink(missing_ok=True)
         say = terminal.console.print
@@ -77,7 +82,7 @@ def train(config: Config) -> Outcome:
             check_data(config, manifest)
             resumed = check_resume(config, folder)
             if resumed:
-                say(f"going on from {resumed:,} images ({folder.path})", soft_wrap=True)
+                say(f"going on from {resumed:,} images ({folder.place})", soft_wrap=True)
             write_down(config, folder, started)
             with (
                 TrainingProgress(terminal.console, config, folder.metrics) as progress,
@@ -137,7 +142,7 @@ def check_resume(config: Config, folder: RunFolder) -> int:
     changes = identity_changes(saved.config, to_dict(config))
     if changes:
         raise CheckpointError(
-            f"{folder.path} holds a run with another config:\n  "
+            f"{folder.place} holds a run with another config:\n  "
             + "\n  ".join(changes)
             + "\nGive this run another name=…, or the old settings to go on with that one."
         )

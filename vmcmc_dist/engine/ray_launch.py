@@ -100,7 +100,7 @@ def launch(config: Config, manifest: Manifest, body: Body | None = None) -> dict
     if gpu:
         each["GPU"] = 1
     check_cluster(config, each)
-    folder = RunFolder(f"{config.out}/{config.name}")
+    folder = RunFolder.of(config)
     trainer = TorchTrainer(
         ray_worker,  # type: ignore[arg-type]
         train_loop_config={

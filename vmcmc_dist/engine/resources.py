@@ -58,7 +58,7 @@ def resolve(config: Config) -> Config:
         precision = "bf16" if fast_bf16(device) else "fp32"
     resolved = dataclasses.replace(
         config,
-        out=str(Path(config.out).absolute()),
+        out=config.out.rstrip("/") if "://" in config.out else str(Path(config.out).absolute()),
         launcher=launcher,
         train=dataclasses.replace(train, precision=precision),
         data=dataclasses.replace(data, root=_absolute(data.root), shards=_absolute(data.shards)),

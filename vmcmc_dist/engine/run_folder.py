@@ -14,6 +14,7 @@ runs/NAME/
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import json
 import os
 import platform
@@ -23,9 +24,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from vmcmc_dist.data.config import cache_dir
 from vmcmc_dist.errors import ResourceError
+
+if TYPE_CHECKING:
+    from vmcmc_dist.config import Config
 
 PACKAGES = ("torch", "ray", "deepspeed", "webdataset", "s3fs", "omegaconf", "numpy", "pillow")
 
@@ -33,8 +38,8 @@ PACKAGES = ("torch", "ray", "deepspeed", "webdataset", "s3fs", "omegaconf", "num
 class RunFolder:
     """Paths of a run, its metrics file, and its environment record."""
 
-    def __init__(self, path: str | Path):
-        self.path = Path(path)
+    def __init__(self, path: str | Path, url: str | None = None):
+        self.path, self.url = Path(path), url
         self.config = self.path / "config.yaml"
         self.environment = self.path / "environment.json"
         self.metrics = self.path / "metrics.jsonl"
@@ -44,6 +49,21 @@ class RunFolder:
         self.log = self.path / "log.txt"
         self.stop = self.path / ".stop"
         self.first_step = self.path / ".first_step"
+
+    @classmethod
+    def of(cls, config: Config) -> RunFolder:
+        """The folder of a run; of one on S3 the local folder that it works in."""
+        if not config.out.startswith("s3://"):
+            return cls(f"{config.out}/{config.name}")
+        url = f"{config.out.rstrip('/')}/{config.name}"
+        scratch = config.store.scratch
+        base = Path(scratch).expanduser() if scratch else cache_dir() / "runs"
+        return cls(base / hashlib.sha256(url.encode()).hexdigest()[:16] / config.name, url)
+
+    @property
+    def place(self) -> str:
+        """Where the user finds the run: a URL, or the path."""
+        return self.url or str(self.path)
 
     def create(self) -> None:
         """Make the folder; :class:`ResourceError` if it cannot be written."""
@@ -68,7 +88,7 @@ class RunFolder:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError:
                 raise ResourceError(
-                    f"another process is training {self.path}; wait for it, stop it, or give "
+                    f"another process is training {self.place}; wait for it, stop it, or give "
                     "this run another name=…"
                 ) from None
             yield

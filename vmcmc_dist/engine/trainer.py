@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,6 +17,7 @@ from vmcmc_dist.data.open import open_stream
 from vmcmc_dist.data.scaling import to_model_range
 from vmcmc_dist.engine.beside import Beside
 from vmcmc_dist.engine.checkpoint import (
+    PARTS,
     Checkpoint,
     CheckpointFolder,
     load_checkpoint,
@@ -23,12 +25,13 @@ from vmcmc_dist.engine.checkpoint import (
 from vmcmc_dist.engine.ema import EMA
 from vmcmc_dist.engine.learner import DeepSpeedLearner
 from vmcmc_dist.engine.meter import Meter, sum_over_workers
+from vmcmc_dist.engine.remote_run import RemoteRun
 from vmcmc_dist.engine.run_folder import RunFolder
 from vmcmc_dist.engine.samples import make_recorder
 from vmcmc_dist.engine.saver import Saver
 from vmcmc_dist.engine.schedule import learning_rate
 from vmcmc_dist.engine.trackers import Trackers
-from vmcmc_dist.errors import CheckpointError, DivergenceError
+from vmcmc_dist.errors import CheckpointError, DivergenceError, UserError
 from vmcmc_dist.langevin.noise import stream_seed
 from vmcmc_dist.models import Condition, build_energy, build_vae
 from vmcmc_dist.teaching.guard import Guard, ratios, regime
@@ -66,13 +69,16 @@ class Trainer:
         self.config, self.context, self.restart = config, context, restart
         self.manifest, self.shape = manifest, tuple(manifest.shape)
         self.condition = Condition.of(condition_of(config.condition, manifest))
-        self.folder = RunFolder(f"{config.out}/{config.name}")
-        self.checkpoints = CheckpointFolder(self.folder.checkpoints, config.train.keep)
+        self.folder = RunFolder.of(config)
+        self.remote = RemoteRun.of(config, self.folder, writes=context.rank == 0)
+        self.checkpoints = CheckpointFolder(
+            self.folder.checkpoints, config.train.keep, self.remote and self.remote.copies
+        )
         self.images, self.seconds, self.iteration = 0, 0.0, 0
         self.interrupted = self.time_is_up = False
         self.score: float | None = None
         self.meter, self.guard = Meter(), Guard(config.guard, rollbacks=restart.rollbacks)
-        self.saver = Saver(self.checkpoints, context.device)
+        self.saver = Saver(self.checkpoints, context.device, config.store.failures)
         self._build(self._load())
         self.logged_at, self.logged_stall = time.monotonic(), 0.0
         self.started = time.monotonic()
@@ -225,7 +231,7 @@ class Trainer:
             if wait:
                 self.saver.settle()
                 self._follow_up()
-        self._raise_problem(*self._anywhere([self.saver.problem is not None]))
+        self._raise_problem(*self._anywhere([self._problem() is not None]))
         self.score = None
         self.saver.waited += time.monotonic() - began
 
@@ -249,12 +255,15 @@ class Trainer:
 
     def _raise_problem(self, failed: bool) -> None:
         if failed:
-            raise self.saver.problem or CheckpointError("the first worker could not save the run")
+            raise self._problem() or CheckpointError("the first worker could not save the run")
+
+    def _problem(self) -> UserError | None:
+        return self.saver.problem or (self.remote and self.remote.problem)
 
     # -- start and resume are one path ----------------------------------------------------------
 
     def _load(self) -> Checkpoint | None:
-        path = self.checkpoints.latest()
+        path = self._latest()
         if path is None:
             if self.context.rank == 0:
                 self.folder.truncate_metrics(0)
@@ -277,6 +286,20 @@ class Trainer:
         if self.context.rank == 0:
             self.folder.truncate_metrics(self.images)
         return saved
+
+    def _latest(self) -> Path | None:
+        """The newest checkpoint; of a run on S3 the first worker's choice, fetched by each node."""
+        if self.remote is None:
+            return self.checkpoints.latest()
+        images = 0
+        if self.context.rank == 0:
+            if self.restart.rollbacks == 0:
+                self.remote.bring()
+            newest = self.checkpoints.latest()
+            images = int(newest.name) if newest else 0
+        if self.context.world_size > 1:
+            images = int(sum_over_workers(torch.tensor(float(images), dtype=torch.float64)))
+        return self.remote.fetch(images, PARTS) if images else None
 
     def _build(self, saved: Checkpoint | None) -> None:
         config, context, train = self.config, self.context, self.config.train
@@ -343,6 +366,8 @@ class Trainer:
         self.beside.close()
         self.stream.close()
         self.trackers.close()
+        if self.remote is not None:
+            self.remote.close()
         self.energy.close()
         self.vae.close()
 
@@ -410,7 +435,7 @@ class Trainer:
 
     def _agree(self, error: DivergenceError | None) -> None:
         """All workers together: did a chain diverge anywhere, and is it time to stop?"""
-        flags = [self.saver.problem is not None, error is not None, *self._stop_wanted()]
+        flags = [self._problem() is not None, error is not None, *self._stop_wanted()]
         lost, failed, self.interrupted, self.time_is_up = self._anywhere(flags)
         self._raise_problem(lost)
         if failed:

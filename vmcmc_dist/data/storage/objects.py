@@ -103,3 +103,36 @@ def _listing(s3: S3, url: str, bucket: str, prefix: str) -> Iterator[dict[str, A
         if not page.get("IsTruncated"):
             return
         token = {"ContinuationToken": page["NextContinuationToken"]}
+
+
+def abort_uploads(s3: S3, url: str) -> int:
+    """Abort the multipart uploads below a prefix that nobody finished; returns how many."""
+    bucket, prefix = bucket_and_key(url.rstrip("/"))
+
+    async def listing(client: Client, patience: float) -> list[dict[str, Any]]:
+        async with asyncio.timeout(patience):
+            found = await client.request(
+                "list_multipart_uploads", Bucket=bucket, Prefix=f"{prefix}/"
+            )
+        return list(found.get("Uploads", []))
+
+    left = s3.call(url, listing)
+    for upload in left:
+
+        async def abort(client: Client, patience: float, upload: dict[str, Any] = upload) -> None:
+            from botocore.exceptions import ClientError
+
+            try:
+                async with asyncio.timeout(patience):
+                    await client.request(
+                        "abort_multipart_upload",
+                        Bucket=bucket,
+                        Key=upload["Key"],
+                        UploadId=upload["UploadId"],
+                    )
+            except ClientError as error:
+                if error.response.get("Error", {}).get("Code") != "NoSuchUpload":
+                    raise
+
+        s3.call(url, abort)
+    return len(left)
