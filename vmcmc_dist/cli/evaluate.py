@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vmcmc_dist.cli.keys import key_lines
@@ -43,6 +44,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     from vmcmc_dist.cli.bar import stage_bar
     from vmcmc_dist.cli.figures import show_record
+    from vmcmc_dist.engine.remote_run import local_copy, push
     from vmcmc_dist.engine.run_folder import describe_commit
     from vmcmc_dist.engine.spread import follow, spread_over, torchrun_rank
     from vmcmc_dist.errors import ConfigError, UserError
@@ -54,9 +56,8 @@ def run(options: argparse.Namespace) -> int:
         raise ConfigError(f"--workers must be at least 1, got {options.workers}")
     names = list(dict.fromkeys(options.tasks or ["synthesis"]))
     wanted, refused = fill_settings(names, options.settings)
-    model = load(
-        options.run_folder, checkpoint=options.checkpoint, ema=False if options.no_ema else None
-    )
+    url, options.run_folder = options.run_folder, str(local_copy(options.run_folder))
+    model = load(url, checkpoint=options.checkpoint, ema=False if options.no_ema else None)
     ema = model.config.sampling.ema and not options.no_ema
     status = 0
     for task, problem in refused.items():
@@ -85,6 +86,7 @@ def run(options: argparse.Namespace) -> int:
                 status = max(status, error.exit_code)
                 continue
         show_record(record, new, options.run_folder)
+        push(url, Path(options.run_folder), "evaluation")
     return status
 
 

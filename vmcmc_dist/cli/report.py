@@ -14,7 +14,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--out",
         type=Path,
-        help="the page (default: RUN/report.html; of several runs: report.html here)",
+        help="the page (default: RUN/report.html; of several runs, or one on S3: report.html here)",
     )
     parser.add_argument(
         "--price",
@@ -36,6 +36,8 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     from vmcmc_dist.cli.bar import bar_of_user
+    from vmcmc_dist.data.storage.paths import is_remote
+    from vmcmc_dist.engine.remote_run import local_copy
     from vmcmc_dist.errors import ConfigError
     from vmcmc_dist.report.page import write_report
     from vmcmc_dist.report.wording import size
@@ -45,11 +47,13 @@ def run(options: argparse.Namespace) -> int:
     if options.price is not None and not 0 <= options.price < math.inf:
         raise ConfigError(f"--price must be 0 or more USD an hour, got {options.price}")
     several = len(options.run_folders) > 1
-    out = options.out or (Path() if several else Path(options.run_folders[0])) / "report.html"
+    folders = [local_copy(run, everything=True) for run in options.run_folders]
+    here = several or is_remote(options.run_folders[0])
+    out = options.out or (Path() if here else folders[0]) / "report.html"
     with bar_of_user() as bar:
         task = bar.add_task("pictures", total=None)
         report = write_report(
-            options.run_folders,
+            folders,
             out,
             price=options.price,
             grids=options.grids,

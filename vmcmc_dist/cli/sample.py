@@ -41,7 +41,7 @@ def add(parser: argparse.ArgumentParser) -> None:
         "--out",
         type=Path,
         help="a .png: proposals beside refined samples; a .npy: refined samples, float32 in [-1, 1]"
-        " (default: RUN/samples/drawn-SEED.png)",
+        " (default: RUN/samples/drawn-SEED.png; of a run on S3, NAME-drawn-SEED.png here)",
     )
     parser.set_defaults(run=run)
 
@@ -50,6 +50,7 @@ def run(options: argparse.Namespace) -> int:
     import numpy as np
 
     from vmcmc_dist.cli.condition import conditions_of
+    from vmcmc_dist.data.storage.paths import is_remote
     from vmcmc_dist.errors import ConfigError, ResourceError
     from vmcmc_dist.trained import load
 
@@ -63,7 +64,11 @@ def run(options: argparse.Namespace) -> int:
         ema=False if options.no_ema else None,
     )
     suffix = ".png" if len(model.shape) == 3 else ".npy"
-    out = options.out or Path(options.run_folder) / "samples" / f"drawn-{options.seed}{suffix}"
+    drawn = f"drawn-{options.seed}{suffix}"
+    if is_remote(options.run_folder):
+        out = options.out or Path(f"{model.config.name}-{drawn}")
+    else:
+        out = options.out or Path(options.run_folder) / "samples" / drawn
     if out.suffix not in (".png", ".npy") or (out.suffix == ".png" and len(model.shape) != 3):
         raise ConfigError(f"--out {out}: write a .npy" + (" or a .png" if suffix == ".png" else ""))
     names, c = None, None

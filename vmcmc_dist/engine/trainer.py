@@ -72,7 +72,9 @@ class Trainer:
         self.folder = RunFolder.of(config)
         self.remote = RemoteRun.of(config, self.folder, writes=context.rank == 0)
         self.checkpoints = CheckpointFolder(
-            self.folder.checkpoints, config.train.keep, self.remote and self.remote.copies
+            self.folder.checkpoints,
+            config.train.keep,
+            None if self.remote is None else self.remote.copies,
         )
         self.images, self.seconds, self.iteration = 0, 0.0, 0
         self.interrupted = self.time_is_up = False
@@ -258,7 +260,8 @@ class Trainer:
             raise self._problem() or CheckpointError("the first worker could not save the run")
 
     def _problem(self) -> UserError | None:
-        return self.saver.problem or (self.remote and self.remote.problem)
+        later = None if self.remote is None else self.remote.problem
+        return self.saver.problem or later
 
     # -- start and resume are one path ----------------------------------------------------------
 
