@@ -23,7 +23,6 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -252,8 +251,12 @@ def main(words: list[str] | None = None) -> int:
     given = parser.parse_args(words)
     started = time.monotonic()
     try:
-        with suppress(LookupError):  # Ray may start later
+        try:
             this_node(given.address, given.node_id)
+        except LookupError as error:  # it may come while we watch; now is now
+            if given.cloud == "now":
+                say(f"nothing to drain: {error}")
+                return 0
         if given.cloud == "aws":
             notice = watch_aws(given.metadata or AWS, given.every)
         elif given.cloud == "gcp":

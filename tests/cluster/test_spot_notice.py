@@ -125,10 +125,13 @@ def test_raylets_are_read_off_their_command_lines(tmp_path: Path, spot_notice: M
     assert found == [spot_notice.Raylet(7, "ab12", "10.0.0.1:6379")]
 
 
-def test_no_ray_node_here_is_said_and_is_status_1() -> None:
-    done = run("now", "--node-id", "00ff", "--seconds", "1.5")
+def test_no_ray_node_here_is_said(clouds: Any) -> None:
+    clouds.action = in_seconds(1)
+    done = run("aws", "--metadata", clouds.url, "--node-id", "00ff")
     assert done.returncode == 1
     assert "not drained: no such Ray node on this machine" in done.stdout
+    ended = run("now", "--node-id", "00ff", "--seconds", "60")  # a pod whose Ray is gone already
+    assert ended.returncode == 0 and "nothing to drain" in ended.stdout
 
 
 class Node:
