@@ -104,7 +104,7 @@ def test_no_metadata_service_is_said_at_once(cloud: str) -> None:
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{closed.getsockname()[1]}"
-        done = run(cloud, "--metadata", url)
+        done = run(cloud, "--metadata", url, "--node-id", "00ff")
     assert done.returncode == 2
     assert (
         done.stderr.startswith("error: no metadata service of") and "Traceback" not in done.stderr
