@@ -5,6 +5,8 @@ from __future__ import annotations
 import copy
 import json
 import re
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -95,3 +97,21 @@ def test_what_nodes_run(read: Callable[[str], dict[str, Any]], cloud: str, clust
             continue
         assert (cluster.parent / path.removeprefix("~/vmcmc/")).exists(), path
         assert any(path.startswith(remote) for remote in mounted), path
+
+
+@pytest.mark.parametrize("cloud", CLOUDS)
+def test_commands_are_sound_shell(
+    read: Callable[[str], dict[str, Any]], cloud: str, tmp_path: Path
+) -> None:
+    config = prepare_config(read(cloud))
+    script = tmp_path / "commands.sh"
+    own = ("initialization_commands", "setup_commands", "start_ray_commands")
+    lines = [line for key, group in config.items() if key.endswith(own) for line in group]
+    assert len(lines) > 10
+    script.write_text("#!/bin/bash\n" + "\n".join(f"({line})" for line in lines))
+    # as Ray runs them: each by itself, so what is sourced lies elsewhere, and `~` is the node's
+    done = subprocess.run(
+        [Path(sys.executable).with_name("shellcheck"), "--exclude=SC1090,SC2016,SC2086", script],
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout
