@@ -112,7 +112,6 @@ with mock_aws():
             "profile": instance.iam_instance_profile["Arn"].rsplit("/")[-1],
             "subnet": instance.subnet_id == subnet.id,
             "groups": [found["GroupId"] == group for found in instance.security_groups],
-            "cards": len(instance.network_interfaces),
             "open": [
                 rule["IpRanges"]
                 for found in instance.security_groups
@@ -156,7 +155,6 @@ def test_rays_launcher_starts_every_type(launched: Any) -> None:
         "p4d.24xlarge": "vmcmc-worker",
     }
     assert all(node["subnet"] and all(node["groups"]) for node in started)
-    assert {node["type"]: node["cards"] for node in started}["p4d.24xlarge"] == 4
 
 
 @pytest.mark.slow

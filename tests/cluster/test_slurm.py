@@ -64,7 +64,7 @@ class Job:
         self.requeued, self.seen = folder / "requeued", folder / "seen.json"
         self.tool("tools/srun", SRUN)
         self.tool("tools/scontrol", SCONTROL.format(log=self.requeued))
-        self.tool(".venv/bin/python", f'#!/bin/bash\nexec -a python {sys.executable} "$@"\n')
+        self.tool(".venv/bin/python", f'#!/bin/bash\nexec {sys.executable} "$@"\n')
 
     def tool(self, path: str, text: str) -> None:
         (self.folder / path).write_text(text)
