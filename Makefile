@@ -67,10 +67,12 @@ test-slow: $(READY) ## the tests that take minutes
 test-gpu: $(READY) ## the tests that need a CUDA device
 	$(BIN)/python -m pytest -m "gpu"
 
-lint: $(READY) ## ruff and mypy
+lint: $(READY) ## ruff, mypy, shellcheck and hadolint
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/shellcheck --external-sources cluster/*.sh
+	$(BIN)/hadolint cluster/Dockerfile
 
 format: $(READY) ## let ruff put the code into form
 	$(BIN)/ruff check --fix .
