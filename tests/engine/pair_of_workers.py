@@ -2,8 +2,9 @@
 
     RANK=0 WORLD_SIZE=2 … python pair_of_workers.py OUT.json
 
-Writes, for each problem and ZeRO stage, the workers' mean losses over the iterations; and for each
-pair of stages the losses after the state of one was loaded into the other.
+Writes, for each problem and ZeRO stage, and with overlapped reductions, the workers' mean losses
+over the iterations; and for each pair of stages the losses after the state of one was loaded into
+the other.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ def nets(problem: str):
     )
 
 
-def learners(problem: str, stage: int, world_size: int, weights=(None, None)):
+def learners(problem: str, stage: int, world_size: int, weights=(None, None), overlap=False):
     pair = nets(problem)
     for net, saved in zip(pair, weights, strict=True):
         if saved is not None:
@@ -56,6 +57,7 @@ def learners(problem: str, stage: int, world_size: int, weights=(None, None)):
             micro_batch=batch,
             device=torch.device("cpu"),
             sampled=sampled,
+            overlap=overlap,
         )
         for net, sampled in zip(pair, ("", "decoder"), strict=True)
     ]
@@ -102,6 +104,9 @@ def main(out: str, stages: list[int], resume: bool) -> None:
                 states[stage] = [(copied(a.current), copied(a.optimizer_state())) for a in pair]
             result[f"{problem} {stage}"] = first + losses(problem, pair, steps // 2, steps)
             close(pair)
+        pair = learners(problem, 0, dist.get_world_size(), overlap=True)
+        result[f"{problem} overlap"] = losses(problem, pair, 0, steps)
+        close(pair)
     for origin, state in states.items():
         for stage in stages:
             weights, moments = zip(*state, strict=True)
