@@ -4,14 +4,17 @@
 
 Writes, for each problem and ZeRO stage, and with overlapped reductions, the workers' mean losses
 over the iterations; and for each pair of stages the losses after the state of one was loaded into
-the other.
+the other; and under ``late`` how long the first worker's ``backward`` takes while the second comes
+half a second late, with and without overlap.
 """
 
 from __future__ import annotations
 
 import json
 import sys
+import time
 import warnings
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -84,6 +87,23 @@ def losses(problem: str, pair, first: int, last: int) -> list[list[float]]:
     return rows
 
 
+def late() -> dict[str, float]:
+    """Seconds of this worker's backward pass, when the second worker begins its own late."""
+    seconds = {}
+    for name, overlap in (("plain", False), ("overlap", True)):
+        pair = learners("vectors", 0, dist.get_world_size(), overlap=overlap)
+        loss = pair[0](torch.randn(4, 2)).sum()
+        dist.barrier()
+        if dist.get_rank():
+            time.sleep(0.5)
+        start = time.monotonic()
+        pair[0].backward(loss)
+        seconds[name] = time.monotonic() - start
+        pair[0].step()
+        close(pair)
+    return seconds
+
+
 def close(pair) -> None:
     for learner in pair:
         learner.close()
@@ -94,7 +114,7 @@ def copied(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
 
 def main(out: str, stages: list[int], resume: bool) -> None:
-    result: dict[str, list] = {}
+    result: dict[str, Any] = {}
     states = {}
     for problem, (_, _, _, steps) in PROBLEMS.items():
         for stage in stages:
@@ -116,6 +136,7 @@ def main(out: str, stages: list[int], resume: bool) -> None:
             steps = PROBLEMS["vectors"][3]
             result[f"{origin} to {stage}"] = losses("vectors", pair, steps // 2, steps)
             close(pair)
+    result["late"] = late()
     if dist.get_rank() == 0:
         with open(out, "w") as file:
             json.dump(result, file)

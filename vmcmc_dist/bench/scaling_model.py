@@ -64,8 +64,8 @@ def hidden_seconds(energy_talk: float, vae_compute: float) -> float:
 def gradient_calls(stage: int, parameters: int, element: int = 4) -> list[Collective]:
     """The collectives of one net's step at a ZeRO stage, as they need be at least.
 
-    0: gradients all-reduced. 1, 2: gradients reduce-scattered, weights gathered. 3: weights gathered
-    for the forward and again for the backward pass, and once for the sampler's copy.
+    0: gradients all-reduced. 1, 2: gradients reduce-scattered, weights gathered. 3: the weights are
+    gathered for the forward, again for the backward pass, and once for the sampler's copy.
     """
     size = element * parameters
     if stage == 0:

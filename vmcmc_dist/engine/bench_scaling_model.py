@@ -14,6 +14,7 @@ from vmcmc_dist.bench.scaling_model import (
 )
 from vmcmc_dist.config import Config, load_config
 from vmcmc_dist.engine.step_cost import StepCost, step_cost
+from vmcmc_dist.errors import ConfigError
 
 CONFIG = "configs/celeba_hq_256.yaml"
 
@@ -135,7 +136,9 @@ def scaling_model(
 ) -> str:
     """The table, with its assumptions above it: markdown. Counted in some ten seconds."""
     config = load_config(path or CONFIG, ["preset=modern", *settings])
-    side = config.data.image_size or 256
+    side = config.data.image_size
+    if side is None:
+        raise ConfigError("the model counts the work at data.image_size: set it")
     cost = step_cost(config, (config.data.channels or 3, side, side))
     table = rows(cost, cluster, config.train.batch_size, gpus, config.train.overlap)
     return "\n".join([*_assumptions(config, cost, cluster, side), "", *_table(table, cluster)])
