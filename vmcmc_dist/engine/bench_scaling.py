@@ -56,21 +56,19 @@ def bench_scaling(
                 f"make it a multiple of {most}"
             )
         manifest = ensure_prepared(base.data)
-        with Terminal(folder / "log.txt"):
-            parts = {str(n): variant(base, f"b{n}", 1 / n) for n in {1, *workers}}
-            apart = Group(folder, "apart", most, parts, manifest, apart=True)
-            groups = {
-                n: Group(folder, f"of{n}", n, of_group(base, stages, n), manifest)
-                for n in workers
-                if n > 1
-            }
-            try:
-                for group in (apart, *groups.values()):
+        groups: dict[int, Group] = {}
+        parts = {str(n): variant(base, f"b{n}", 1 / n) for n in {1, *workers}}
+        try:
+            with Terminal(folder / "log.txt"):  # DeepSpeed talks as it is imported
+                groups[1] = Group(folder, "apart", most, parts, manifest, apart=True)
+                for n in (n for n in workers if n > 1):
+                    groups[n] = Group(folder, f"of{n}", n, of_group(base, stages, n), manifest)
+                for group in groups.values():
                     group.wait_until_ready()
-                cells, links = measure(apart, groups, stages, steps, rounds, progress)
-            finally:
-                for group in (apart, *groups.values()):
-                    group.close()
+            cells, links = measure(groups, stages, steps, rounds, progress)
+        finally:
+            for group in groups.values():
+                group.close()
         with torch_threads(1):
             machine = this_machine(torch.device("cpu"))
         return ScalingBench(
@@ -85,28 +83,27 @@ def bench_scaling(
 
 
 def measure(
-    apart: Group,
     groups: dict[int, Group],
     stages: Sequence[int],
     steps: int,
     rounds: int,
     progress: Callable[[str], None] | None,
 ) -> tuple[list[Cell], dict[int, Link]]:
-    """All rounds; the first one warms up and is not counted."""
+    """All rounds; the first one warms up and is not counted. ``groups[1]`` are workers apart."""
     runs: dict[tuple[str, str, int], list[list[Steps]]] = {}
-    sweeps: dict[int, list[list[float]]] = {n: [] for n in groups}
+    sweeps: dict[int, list[list[float]]] = {n: [] for n in groups if n > 1}
     for round_ in range(rounds + 1):
         if progress is not None:
             progress(f"round {round_} of {rounds}")
-        found = {(APART, "weak", 1): apart.steps("1", steps, 1)}
-        for n, group in groups.items():
+        found = {(APART, "weak", 1): groups[1].steps("1", steps, 1)}
+        for n in sweeps:
             for kind in KINDS:
                 part = "1" if kind == "weak" else str(n)
-                found[APART, kind, n] = apart.steps(part, steps, n)
+                found[APART, kind, n] = groups[1].steps(part, steps, n)
                 for label in labels(stages):
-                    found[label, kind, n] = group.steps(f"{label} {kind}", steps)
+                    found[label, kind, n] = groups[n].steps(f"{label} {kind}", steps)
             if round_:
-                sweeps[n].append(group.link(5))
+                sweeps[n].append(groups[n].link(5))
         for key, value in found.items():
             if round_:
                 runs.setdefault(key, []).append(value)
