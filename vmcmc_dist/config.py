@@ -74,6 +74,7 @@ class Config:
 RESUMABLE = (
     "out", "preset", "launcher", "train.images", "train.max_minutes", "train.log_images",
     "train.sample_images", "train.checkpoint_images", "train.keep", "train.best",
+    "train.overlap",
     "energy.zero_stage", "vae.zero_stage", "data.root", "data.shards", "data.workers",
     "data.prefetch", "data.cache_mb", "data.verify", "data.prepare_workers",
     "data.retry_s", "data.stall_s",
@@ -194,6 +195,13 @@ def validate(config: Config) -> None:
             f"launcher=local is one process; for resources.workers={workers} use launcher=ray, "
             "or start with torchrun"
         )
+    if train.overlap:
+        for key, stage in (("energy", config.energy.zero_stage), ("vae", config.vae.zero_stage)):
+            if stage:
+                raise ConfigError(
+                    f"train.overlap=true needs {key}.zero_stage=0, got {stage}: ZeRO reduces "
+                    "gradients as it partitions them"
+                )
     config.langevin.check()
     config.data.check()
     if config.vae.refined_weight == 0 and config.vae.data_weight == 0:

@@ -49,6 +49,11 @@ class TrainConfig:
     noise_per_sample: bool = setting(
         False, "draw noise per global sample, so that results do not depend on the workers"
     )
+    overlap: bool = setting(
+        False,
+        "average each net's gradients over the workers behind the other net's work; the same "
+        "results. Needs zero_stage=0 of both",
+    )
     log_images: int = setting(2_000, "a line of metrics every", unit="images", ge=1)
     sample_images: int = setting(20_000, "a sample grid every", unit="images", ge=1)
     sample_count: int = setting(64, "samples in a grid and in the metrics beside it", ge=4)

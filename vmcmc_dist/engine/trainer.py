@@ -270,6 +270,7 @@ class Trainer:
                 accumulation=train.accumulation,
                 device=context.device,
                 sampled="decoder" if name == "vae" else "",
+                overlap=train.overlap,
             )
             if saved is not None:
                 learner.load_optimizer_state(saved.tensors[f"{name}_adam"])
