@@ -78,8 +78,11 @@ class Beside:
                 "features": self.settings.features,
             },
         }
-        self.seen = self.images = images
-        self.checkpoints.held = {images}
+        self.seen = images
+        if not self.checkpoints.hold(images):
+            self._log(f"{images:,} skipped, it was followed by others and is gone")
+            return
+        self.images = images
         if self.config.launcher == "ray":
             self.call = RayCall(evaluate_checkpoint, what)
         else:
@@ -90,7 +93,8 @@ class Beside:
         """The line of metrics of an evaluation that has ended since, if one has."""
         if self.call is None or self.call.running():
             return []
-        call, self.call, self.checkpoints.held = self.call, None, set()
+        call, self.call = self.call, None
+        self.checkpoints.let_go()
         line: Record = {"kind": "evaluation", "task": TASK, "images": self.images, "figures": {}}
         try:
             call.result()
@@ -138,7 +142,8 @@ class Beside:
         if self.call is not None:
             self.call.end()
             self._log(f"{self.images:,} ended with the run, before it was done")
-        self.call, self.checkpoints.held = None, set()
+        self.call = None
+        self.checkpoints.let_go()
 
     def _log(self, text: str) -> None:
         print(f"evaluation of the checkpoint at {text}", flush=True)

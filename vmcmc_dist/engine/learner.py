@@ -47,6 +47,10 @@ def deepspeed_config(
     return settings
 
 
+def _on_cpu(tensor: Tensor) -> Tensor:
+    return tensor.float().cpu()
+
+
 class DeepSpeedLearner:
     """One DeepSpeed engine around one net, with the copy that its chains run on.
 
@@ -178,10 +182,11 @@ class DeepSpeedLearner:
                 {k[n:]: v for k, v in self.current.items() if k.startswith(self._prefix)}
             )
 
-    def optimizer_state(self) -> dict[str, Tensor]:
+    def optimizer_state(self, keep: Callable[[Tensor], Tensor] = _on_cpu) -> dict[str, Tensor]:
         """Adam's full moments ``exp_avg.NAME``, ``exp_avg_sq.NAME``, and ``step``. Collective.
 
-        At stage 0 on a CPU these are the live tensors, not copies.
+        Args:
+            keep: copies a moment; without it, at stage 0 on a CPU these are the live tensors.
         """
         state: dict[str, Tensor] = {}
         if not any(self._inner_states()):
@@ -193,9 +198,8 @@ class DeepSpeedLearner:
                 else:
                     value = self.optimizer.state.get(parameter, {}).get(moment)
                 if value is not None:
-                    state[f"{moment}.{name}"] = (
-                        value.detach().float().cpu().reshape(self._shape(parameter))
-                    )
+                    whole = value.detach().reshape(self._shape(parameter))
+                    state[f"{moment}.{name}"] = keep(whole)
         steps = [float(s["step"]) for s in self._inner_states() if "step" in s]
         state["step"] = torch.tensor(steps[0] if steps else 0.0)
         return state

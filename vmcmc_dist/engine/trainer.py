@@ -25,6 +25,7 @@ from vmcmc_dist.engine.learner import DeepSpeedLearner
 from vmcmc_dist.engine.meter import Meter, sum_over_workers
 from vmcmc_dist.engine.run_folder import RunFolder
 from vmcmc_dist.engine.samples import make_recorder
+from vmcmc_dist.engine.saver import Saver
 from vmcmc_dist.engine.schedule import learning_rate
 from vmcmc_dist.engine.trackers import Trackers
 from vmcmc_dist.errors import CheckpointError, DivergenceError
@@ -71,7 +72,9 @@ class Trainer:
         self.interrupted = self.time_is_up = False
         self.score: float | None = None
         self.meter, self.guard = Meter(), Guard(config.guard, rollbacks=restart.rollbacks)
+        self.saver = Saver(self.checkpoints, context.device)
         self._build(self._load())
+        self.logged_at, self.logged_stall = time.monotonic(), 0.0
         self.started = time.monotonic()
         self.beside = Beside(config, self.folder, self.checkpoints, self.images)
 
@@ -89,6 +92,7 @@ class Trainer:
             if first and self.context.rank == 0:
                 self.folder.first_step.touch()
             first = False
+            self._follow_up()
             if self._due(self.config.train.log_images):
                 last = self.log()
             if self._due(self.config.train.sample_images):
@@ -99,7 +103,7 @@ class Trainer:
             last = self.log()
         if not self.interrupted and not self._due(self.config.train.sample_images):
             self.sample()
-        self.save()
+        self.save(wait=True)
         seconds = self._seconds()
         if self.context.rank == 0 and not self.interrupted:
             self._note(self.beside.finish(self.images))
@@ -142,6 +146,8 @@ class Trainer:
         now, seconds = time.monotonic(), self._seconds()
         wait = self.data_seconds / max(now - self.interval_started, 1e-9)
         rate = (self.images - self.interval_images) / max(now - self.interval_started, 1e-9)
+        stall = (self.saver.stalled - self.logged_stall) / max(now - self.logged_at, 1e-9)
+        self.logged_at, self.logged_stall = now, self.saver.stalled
         self._open_interval()
         record = {
             "kind": "train",
@@ -156,6 +162,7 @@ class Trainer:
                 "seconds": seconds,
                 "images_per_second": rate,
                 "data_wait": wait,
+                "checkpoint_stall": stall,
                 **self._data_counts(),
             },
         }
@@ -176,22 +183,32 @@ class Trainer:
             self.score = record.get(self.config.train.best)
         self._open_interval()
 
-    def save(self) -> None:
-        """A checkpoint of everything that changes (collective)."""
+    def save(self, wait: bool = False) -> None:
+        """A checkpoint of everything that changes (collective); it is written behind the next
+        steps, or before this returns with ``wait``.
+
+        Raises:
+            CheckpointError: this or the one before could not be written.
+        """
+        began = time.monotonic()
+        self.saver.settle()
         meter = self.meter.state()
         if not torch.tensor(meter["rows"], dtype=torch.float64).isfinite().all():
             raise DivergenceError(
                 f"not finite before the checkpoint at {self.images:,} images; nothing was saved"
             )
+        first = self.context.rank == 0
+        keep = self.saver.keeper() if first else _drop
         tensors: dict[str, dict[str, Tensor]] = {}
         for name in ("energy", "vae"):
             learner: DeepSpeedLearner = getattr(self, name)
-            tensors[name] = dict(learner.current)
-            tensors[f"{name}_adam"] = learner.optimizer_state()
+            tensors[name] = {n: keep(tensor) for n, tensor in learner.current.items()}
+            tensors[f"{name}_adam"] = learner.optimizer_state(keep)
             if name in self.averages:
-                tensors[f"{name}_ema"] = self.averages[name].module.state_dict()
-        problem: CheckpointError | None = None
-        if self.context.rank == 0:
+                average = self.averages[name].module.state_dict()
+                tensors[f"{name}_ema"] = {n: keep(tensor) for n, tensor in average.items()}
+        self._follow_up()
+        if first and self.saver.problem is None:
             state = {
                 "iteration": self.iteration,
                 "seconds": self._seconds(),
@@ -204,17 +221,35 @@ class Trainer:
                 "score": self.score,
                 "good": self.guard.bad == 0,
             }
-            try:
-                self.checkpoints.save(Checkpoint(self.images, to_dict(self.config), state, tensors))
-            except CheckpointError as error:
-                problem = error
-        if any(self._anywhere([problem is not None])):
-            raise problem or CheckpointError("the first worker could not write its checkpoint")
-        if self.context.rank == 0:
-            self._note(self.beside.collect())
-            self.beside.start(self.images)
+            self.saver.start(Checkpoint(self.images, to_dict(self.config), state, tensors))
+            if wait:
+                self.saver.settle()
+                self._follow_up()
+        self._raise_problem(*self._anywhere([self.saver.problem is not None]))
         self.score = None
-        self._open_interval()
+        self.saver.waited += time.monotonic() - began
+
+    def drop_after_last_good(self) -> int:
+        """Remove the checkpoints behind the last good one (first worker); returns its images.
+
+        Raises:
+            CheckpointError: the one under way could not be written.
+        """
+        self.saver.settle()
+        if self.saver.problem is not None:
+            raise self.saver.problem
+        return self.checkpoints.drop_after_last_good()
+
+    def _follow_up(self) -> None:
+        """What a checkpoint that has become whole is waited for by; never waits itself."""
+        for images in self.saver.finished():
+            self._note(self.beside.collect())
+            self.beside.start(images)
+        self._note(self.saver.news())
+
+    def _raise_problem(self, failed: bool) -> None:
+        if failed:
+            raise self.saver.problem or CheckpointError("the first worker could not save the run")
 
     # -- start and resume are one path ----------------------------------------------------------
 
@@ -304,19 +339,22 @@ class Trainer:
     vae: DeepSpeedLearner
 
     def close(self) -> None:
-        """Let go of threads, files and hooks."""
+        """Let go of threads, files and hooks; a checkpoint under way is finished."""
+        self.saver.settle()
         self.beside.close()
         self.stream.close()
         self.trackers.close()
         self.energy.close()
         self.vae.close()
 
-    def _note(self, evaluations: list[dict[str, Any]]) -> None:
-        """Lines of evaluations into the metrics; the figure that marks the best, its checkpoint."""
-        for line in evaluations:
+    def _note(self, lines: list[dict[str, Any]]) -> None:
+        """Lines of evaluations and of failed uploads into the metrics; of an evaluation the
+        figure that marks the best, into its checkpoint.
+        """
+        for line in lines:
             self.folder.append(line)
             self.trackers.write(line)
-            score = line["figures"].get(self.config.train.best)
+            score = line.get("figures", {}).get(self.config.train.best)
             if score is not None:
                 self.checkpoints.set_score(line["images"], score)
 
@@ -360,7 +398,7 @@ class Trainer:
         return self.seconds + time.monotonic() - self.started
 
     def _open_interval(self) -> None:
-        """Restart the clock of the speed figures; grids and checkpoints are not counted."""
+        """Restart the clock of the speed figures; grids are not counted, checkpoints are."""
         self.interval_started, self.interval_images = time.monotonic(), self.images
         self.data_seconds = 0.0
 
@@ -373,8 +411,9 @@ class Trainer:
 
     def _agree(self, error: DivergenceError | None) -> None:
         """All workers together: did a chain diverge anywhere, and is it time to stop?"""
-        flags = [error is not None, *self._stop_wanted()]
-        failed, self.interrupted, self.time_is_up = self._anywhere(flags)
+        flags = [self.saver.problem is not None, error is not None, *self._stop_wanted()]
+        lost, failed, self.interrupted, self.time_is_up = self._anywhere(flags)
+        self._raise_problem(lost)
         if failed:
             raise error or DivergenceError("the chains of another worker diverged")
 
@@ -383,3 +422,8 @@ class Trainer:
             return flags
         total = sum_over_workers(torch.tensor(flags, dtype=torch.float32))
         return [bool(value) for value in total > 0]
+
+
+def _drop(tensor: Tensor) -> Tensor:
+    """What workers other than the first keep of a checkpoint: nothing."""
+    return torch.empty(0)

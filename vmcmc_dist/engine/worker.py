@@ -11,8 +11,6 @@ import torch.distributed as dist
 
 from vmcmc_dist.config import Config, config_from_dict
 from vmcmc_dist.data.manifest import Manifest
-from vmcmc_dist.engine.checkpoint import CheckpointFolder
-from vmcmc_dist.engine.run_folder import RunFolder
 from vmcmc_dist.engine.trainer import Restart, Trainer, WorkerContext
 from vmcmc_dist.errors import DivergenceError, ResourceError
 from vmcmc_dist.langevin import keep_freed_memory
@@ -52,6 +50,9 @@ def train_worker(
             return trainer.run()
         except DivergenceError as error:
             restart = roll_back(config, trainer, error)
+        except KeyboardInterrupt:
+            trainer.saver.abandon()
+            raise
         except OSError as error:
             if error.errno not in NO_ROOM:
                 raise
@@ -75,9 +76,8 @@ def roll_back(config: Config, trainer: Trainer, error: DivergenceError) -> Resta
         raise DivergenceError(f"{error} Given up after {before.rollbacks} rollbacks.") from None
     after = Restart(before.rollbacks + 1, before.lr_scale * guard.lr_factor)
     if trainer.context.rank == 0:
-        folder = RunFolder(f"{config.out}/{config.name}")
-        checkpoints = CheckpointFolder(folder.checkpoints, config.train.keep)
-        images = checkpoints.drop_after_last_good()
+        folder = trainer.folder
+        images = trainer.drop_after_last_good()
         folder.truncate_metrics(images)
         folder.append(
             {
