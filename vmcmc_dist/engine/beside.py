@@ -55,16 +55,20 @@ class Beside:
         self.call: Call | None = None
         self.images = 0
 
-    def start(self, images: int) -> None:
-        """Evaluate the checkpoint at ``images`` if one is due; if one is running, say so."""
+    def start(self, images: int) -> list[Record]:
+        """Evaluate the checkpoint at ``images`` if one is due; if one is running, say so.
+
+        Returns what has been found where ``evaluation.where=here``, else nothing.
+        """
         every = self.settings.every_images
         if not every or images // every == self.seen // every:
-            return
+            return []
         if self.call is not None and self.call.running():
             self._log(f"{images:,} skipped, the one at {self.images:,} is still running")
             self.seen = images
         elif self.call is None:
             self._start(images)
+        return self.collect() if self.settings.where == "here" else []
 
     def _start(self, images: int) -> None:
         what = {
@@ -80,6 +84,10 @@ class Beside:
         }
         self.seen = self.images = images
         self.checkpoints.held = {images}
+        if self.settings.where == "here":
+            self._log(f"{images:,} started")
+            self.call = HereCall(what)
+            return
         if self.config.launcher == "ray":
             self.call = RayCall(evaluate_checkpoint, what)
         else:
@@ -144,6 +152,27 @@ class Beside:
         print(f"evaluation of the checkpoint at {text}", flush=True)
 
 
+class HereCall:
+    """:func:`judge_checkpoint` in this process, done when this is made."""
+
+    def __init__(self, what: dict[str, Any]):
+        self.error: UserError | None = None
+        try:
+            judge_checkpoint(what)
+        except UserError as error:
+            self.error = error
+
+    def running(self) -> bool:
+        return False
+
+    def result(self) -> None:
+        if self.error is not None:
+            raise self.error
+
+    def end(self) -> None:
+        """Nothing is left to end."""
+
+
 class ProcessCall:
     """:func:`evaluate_checkpoint` in a Python of its own, which ends with this process."""
 
@@ -178,9 +207,14 @@ class ProcessCall:
 
 
 def evaluate_checkpoint(what: dict[str, Any]) -> None:
-    """Judge one checkpoint by its averaged weights; the record goes where all records go."""
+    """:func:`judge_checkpoint` in a process of its own, at low priority."""
     os.nice(max(0, NICENESS - os.nice(0)))
     torch.set_num_threads(what["threads"])
+    judge_checkpoint(what)
+
+
+def judge_checkpoint(what: dict[str, Any]) -> None:
+    """Judge one checkpoint by its averaged weights; the record goes where all records go."""
     overrides = [f"{key}={value}" for key, value in what["settings"].items()]
     settings = fill(task_module(TASK).Settings, overrides)
     model = load(what["run"], checkpoint=str(what["images"]), ema=True, device=what["device"])
