@@ -24,7 +24,7 @@ import torch
 from vmcmc_dist.config import Config, fill
 from vmcmc_dist.engine.checkpoint import CheckpointFolder
 from vmcmc_dist.engine.ray_map import RayCall
-from vmcmc_dist.engine.run_folder import RunFolder, describe_commit
+from vmcmc_dist.engine.run_folder import RunFolder, complete_lines, describe_commit
 from vmcmc_dist.errors import ResourceError, UserError
 from vmcmc_dist.evaluation.evaluate import evaluate
 from vmcmc_dist.evaluation.records import Record, Records
@@ -53,7 +53,11 @@ class Beside:
         self.settings = config.evaluation
         self.seen = images  # the last checkpoint that was evaluated, or passed over
         self.call: Call | None = None
-        self.images = 0
+        self.images = self._last_evaluated() if self.settings.every_images else 0
+
+    def _last_evaluated(self) -> int:
+        lines = complete_lines(self.folder.metrics) if self.folder.metrics.exists() else []
+        return max((r["images"] for r in lines if r["kind"] == "evaluation"), default=0)
 
     def start(self, images: int) -> list[Record]:
         """Evaluate the checkpoint at ``images`` if one is due; if one is running, say so.

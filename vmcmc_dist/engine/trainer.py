@@ -86,7 +86,10 @@ class Trainer:
         """
         last: dict[str, float] = {}
         if self._finished() or any(self._anywhere(self._stop_wanted())):
-            return {"images": self.images, "seconds": self._seconds(), "already": 1.0}
+            seconds = self._seconds()
+            if self.context.rank == 0 and not self.folder.stop.exists():
+                self._note(self.beside.finish(self.images))  # a kill may have come before it
+            return {"images": self.images, "seconds": seconds, "already": 1.0}
         first = True
         while not self._finished():
             record = self.iterate()
