@@ -5,6 +5,7 @@ outcome = tune(load_sweep("configs/sweeps/toy2d.yaml"))
 
 from __future__ import annotations
 
+import importlib.util
 import signal
 import threading
 import time
@@ -18,6 +19,7 @@ from vmcmc_dist.engine.launch import prepare_data
 from vmcmc_dist.engine.resources import check_data
 from vmcmc_dist.engine.run_folder import RunFolder, describe_environment
 from vmcmc_dist.engine.terminal import Terminal
+from vmcmc_dist.errors import ConfigError
 from vmcmc_dist.tuning.best import ranked, write_best
 from vmcmc_dist.tuning.config import Sweep, base_config
 from vmcmc_dist.tuning.folder import ENDED, RUNNING, Event, SweepFolder
@@ -93,6 +95,8 @@ def check(sweep: Sweep) -> tuple[Config, list[Dial]]:
     check_scheduler(sweep, found, base)
     if sweep.search == "grid":
         check_grid(found, sweep)
+    if sweep.search == "tpe" and importlib.util.find_spec("optuna") is None:
+        raise ConfigError("search=tpe needs the package optuna: pip install 'vmcmc_dist[tune]'")
     check_values(found, base, sweep.seed)
     return base, found
 
