@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import json
+from typing import Any
 
 from vmcmc_dist.cli.keys import key_lines
 
@@ -14,6 +16,13 @@ def add(parser: argparse.ArgumentParser) -> None:
         metavar="key=value",
         nargs="*",
         help="a key of the sweep, or one of the config for every trial",
+    )
+    parser.add_argument(
+        "--prove",
+        type=int,
+        default=0,
+        metavar="N",
+        help="then train the best and the default N times each, with other seeds",
     )
     parser.add_argument("--address", help="Ray cluster to join; without it, this machine")
     plain = parser.format_help
@@ -60,4 +69,21 @@ def run(options: argparse.Namespace) -> int:
     if outcome.interrupted or count.get(RUNNING):
         print("go on         the same command again")
     print(f"report        vmcmc report {outcome.folder.path}")
+    if options.prove and outcome.best is not None and not outcome.interrupted:
+        return run_proof(sweep, outcome.best, options)
+    return 0
+
+
+def run_proof(sweep: Any, best: Any, options: argparse.Namespace) -> int:
+    from vmcmc_dist.tuning.folder import SweepFolder
+    from vmcmc_dist.tuning.proof import proof_lines, prove
+
+    outcome = prove(sweep, best, options.prove, options.address)
+    if outcome.interrupted:
+        print("stopped and saved; the same command goes on")
+        return 0
+    proof = SweepFolder(sweep.folder).proof
+    for line in proof_lines(json.loads(proof.read_text())):
+        print(f"proof         {line}")
+    print(f"written       {proof}")
     return 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable
 
-from vmcmc_dist.config import Config, load_config, override, to_yaml
+from vmcmc_dist.config import load_config, override, to_yaml
 from vmcmc_dist.tuning.config import Sweep
 from vmcmc_dist.tuning.folder import DIVERGED, DONE, FAILED, Event, SweepFolder
 
@@ -37,7 +37,7 @@ def front(events: Iterable[Event], sweep: Sweep) -> list[Event]:
     return [e for e in found if not beaten(e)]
 
 
-def write_best(folder: SweepFolder, sweep: Sweep, base: Config, best: Event) -> None:
+def write_best(folder: SweepFolder, sweep: Sweep, best: Event) -> None:
     """best.yaml: the sweep's config with the best trial's dials, its command in the head."""
     plain = load_config(sweep.config, sweep.settings)
     config = dataclasses.replace(

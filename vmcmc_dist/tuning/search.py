@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 from vmcmc_dist.tuning.config import Sweep
 from vmcmc_dist.tuning.folder import DIVERGED, FAILED, STOPPED, Event
-from vmcmc_dist.tuning.space import Dial, Settings, grid_size
+from vmcmc_dist.tuning.space import Dial, Settings
 
 
 class Search(Protocol):
@@ -162,7 +162,3 @@ def make_search(dials: Sequence[Dial], sweep: Sweep) -> Search:
     """The search that the sweep names."""
     kinds: dict[str, Any] = {"random": RandomSearch, "grid": GridSearch, "tpe": TPESearch}
     return kinds[sweep.search](dials, sweep)
-
-
-def trial_count(dials: Sequence[Dial], sweep: Sweep) -> int:
-    return grid_size(dials, sweep.points) if sweep.search == "grid" else sweep.trials

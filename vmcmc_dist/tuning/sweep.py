@@ -26,7 +26,7 @@ from vmcmc_dist.tuning.folder import ENDED, RUNNING, Event, SweepFolder
 from vmcmc_dist.tuning.metrics import check_metrics
 from vmcmc_dist.tuning.run import SweepRun
 from vmcmc_dist.tuning.schedulers import check_scheduler
-from vmcmc_dist.tuning.search import make_search, trial_count
+from vmcmc_dist.tuning.search import Search, make_search
 from vmcmc_dist.tuning.space import Dial, check_grid, check_values, dials
 
 
@@ -52,8 +52,18 @@ def tune(sweep: Sweep, address: str | None = None) -> Outcome:
     Raises:
         UserError: a sweep that cannot work, before any trial starts; no Ray; no place for a trial.
     """
-    started = time.monotonic()
     base, found = check(sweep)
+    outcome = run_sweep(sweep, base, found, make_search(found, sweep), address)
+    if outcome.best is not None:
+        write_best(outcome.folder, sweep, outcome.best)
+    return outcome
+
+
+def run_sweep(
+    sweep: Sweep, base: Config, found: list[Dial], search: Search, address: str | None
+) -> Outcome:
+    """Run the trials of a search that were not run before, in the sweep's folder."""
+    started = time.monotonic()
     folder = SweepFolder(sweep.folder)
     folder.create()
     with RunFolder(folder.path).locked(), Terminal(folder.log) as terminal:
@@ -62,11 +72,9 @@ def tune(sweep: Sweep, address: str | None = None) -> Outcome:
         folder.write(sweep, base)
         folder.end_torn_line()
         RunFolder(folder.path).write_environment(describe_environment())
-        manifest = prepare_data(base, say)
-        check_data(base, manifest)
-        earlier = folder.trials()
-        say(describe(sweep, found, earlier))
-        run = SweepRun(sweep, base, folder, found, make_search(found, sweep), address, say)
+        check_data(base, prepare_data(base, say))
+        say(describe(sweep, search, folder.trials()))
+        run = SweepRun(sweep, base, folder, found, search, address, say)
         try:
             with stop_requests(folder, run, say):
                 run.run()
@@ -74,13 +82,10 @@ def tune(sweep: Sweep, address: str | None = None) -> Outcome:
             run.close()
     events = folder.trials()
     order = ranked(events.values(), sweep)
-    if order:
-        write_best(folder, sweep, base, order[0])
     interrupted = folder.stop.exists()
     folder.stop.unlink(missing_ok=True)
-    return Outcome(
-        folder, events, order[0] if order else None, interrupted, time.monotonic() - started
-    )
+    seconds = time.monotonic() - started
+    return Outcome(folder, events, order[0] if order else None, interrupted, seconds)
 
 
 def check(sweep: Sweep) -> tuple[Config, list[Dial]]:
@@ -101,12 +106,12 @@ def check(sweep: Sweep) -> tuple[Config, list[Dial]]:
     return base, found
 
 
-def describe(sweep: Sweep, found: list[Dial], earlier: dict[str, Event]) -> str:
+def describe(sweep: Sweep, search: Search, earlier: dict[str, Event]) -> str:
     """One line: what is searched, how, and what is done already."""
     done = sum(event.status in ENDED for event in earlier.values())
     going = sum(event.status == RUNNING for event in earlier.values())
     parts = [
-        f"{sweep.name}: {trial_count(found, sweep)} trials over {len(found)} dials",
+        f"{sweep.name}: {search.count:,} trials over {', '.join(sweep.space)}",
         f"search {sweep.search}, scheduler {sweep.scheduler}",
         f"{sweep.mode} of {', '.join(sweep.metrics)}",
     ]

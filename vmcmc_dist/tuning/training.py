@@ -111,7 +111,8 @@ class OneWorker:
                 return self._ended(end.value)
             if not self.started:
                 self.started = time.time()
-            if (news := self._news()) is not None:
+            whole = self.trainer.images >= self.config.train.images  # the end says it
+            if not whole and (news := self._news()) is not None:
                 return news
 
     def _news(self) -> News | None:
