@@ -67,7 +67,9 @@ class TrainingTrial(tune.Trainable):
 
     def _step(self) -> Result:
         if self.folder.stop.exists():
-            return self._result(News(0, interrupted=True), RUNNING)
+            if self.training is None:
+                return self._result(News(0, interrupted=True), RUNNING)
+            self.run_folder.stop.touch()
         if self.training is None:
             self._start()
         assert self.training is not None
