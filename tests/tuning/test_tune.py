@@ -271,19 +271,20 @@ def test_asha_stops_the_worse_trials_at_their_rungs(command) -> None:
 @pytest.mark.slow
 def test_a_population_copies_its_best_and_goes_on_after_a_kill(command) -> None:
     search = command("pbt")
-    settings = ("trials=4", "train.images=12800", "scheduler=pbt", "pbt.quantile=0.5")
+    settings = ("trials=3", "train.images=3840", "scheduler=pbt", "pbt.quantile=0.5")
     process = search.start(*settings)
 
     def copied(_: list[Event]) -> bool:
-        return sum(len(exploits(search, f"{n:04d}")) for n in range(4)) >= 2
+        return sum(len(exploits(search, f"{n:04d}")) for n in range(3)) >= 1
 
     search.wait_for(copied, process)
     os.killpg(process.pid, signal.SIGKILL)
     process.communicate()
     status, out, err = search(*settings)
-    assert status == 0 and "4 done" in out, out + err
+    assert status == 0 and "3 done" in out, out + err
     for number, event in search.folder.trials().items():
-        assert event.images == 12800
+        assert event.images == 3840
+        assert len(exploits(search, number)) <= 5  # once an interval, not again and again
         for key, value in event.settings.items():
             low, high = {"langevin.step_size": (0.1, 2.0), "energy.lr": (1e-4, 1e-2)}[key]
             assert low <= value <= high

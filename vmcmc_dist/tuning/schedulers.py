@@ -67,6 +67,9 @@ def make_scheduler(
             quantile_fraction=sweep.pbt.quantile,
             resample_probability=sweep.pbt.resample,
             log_config=False,
+            # Not synchronous, a replaced trial would have its donor's age and so be the next to
+            # run, be replaced again, and so on, while its donors wait.
+            synch=True,
         )
     return FIFOScheduler()
 
