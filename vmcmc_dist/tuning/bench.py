@@ -40,7 +40,7 @@ energy: {net: mlp, width: 8, depth: 1, lr: 1e-3}
 vae: {net: mlp, width: 8, depth: 1, latent_dim: 2, sigma: 0.3, lr: 1e-3, data_weight: 0.5}
 langevin: {steps: 2, step_size: 0.2}
 train: {images: 64, batch_size: 16, log_images: 64, sample_images: 64, checkpoint_images: 32,
-        precision: fp32, keep: 1}
+        precision: fp32, keep: 1, pictures: false}
 """
 SPACE = {"langevin.step_size": {"log": [0.1, 2.0]}, "energy.lr": {"log": [1e-4, 1e-2]}}
 SAMPLES = 20
@@ -116,15 +116,19 @@ class TuneBench:
 
 
 def bench_tune(
-    trials: int = 300, kills: int = 5, seed: int = 0, say: Callable[[str], Any] = print
+    trials: int = 300,
+    kills: int = 5,
+    minutes: float = 0.0,
+    seed: int = 0,
+    say: Callable[[str], Any] = print,
 ) -> TuneBench:
-    """Measure; about a minute per hundred trials on two cores."""
+    """Measure; after ``minutes`` of the real trials no more of them are begun (0: no limit)."""
     with tempfile.TemporaryDirectory(prefix="vmcmc-bench-") as folder:
         path = Path(folder)
         (path / "stub.yaml").write_text(CONFIG)
         sweep = Sweep(
             name="bench", out=folder, config=str(path / "stub.yaml"), space=SPACE, trials=trials,
-            metric="kl_data_model", max_failures=5, seed=seed,
+            metric="kl_data_model", max_failures=5, seed=seed, minutes=minutes,
         )  # fmt: skip
         bench = Bench(sweep, kills, say)
         with Terminal(path / "log.txt") as terminal:
@@ -168,7 +172,7 @@ class Bench(SweepRun):
         self.follow = lambda ended: self._sample(ended, killer)
         wall = self._trials(self.folder, TrainingTrial, times)
         record, events = self.record, self.folder.trials()
-        record.wall, record.real_trial = wall, wall * record.slots / self.sweep.trials
+        record.wall, record.real_trial = wall, wall * record.slots / max(1, len(events))
         record.kills = killer.killed
         record.done = sum(e.status == DONE for e in events.values())
         record.retried = sum(e.failures > 0 for e in events.values())
@@ -201,6 +205,7 @@ class Bench(SweepRun):
             room=room_for(self.sweep),
             places=places_of(self.sweep),
             max_failures=self.sweep.max_failures,
+            minutes=self.sweep.minutes,
         )
         began = time.monotonic()
         run_trials(queue, FIFOScheduler(), ledger, folder.tune, lambda: False, kind)
