@@ -241,11 +241,12 @@ def test_ctrl_c_saves_the_trials_and_the_same_command_goes_on(command) -> None:
     assert time.monotonic() - asked < 60
     assert "the same command again" in out and "Traceback" not in out
     saved = [int(p.name) for p in CheckpointFolder(search.folder.trial("0000").checkpoints).all()]
-    assert search.folder.trials()["0000"].status == "running" and max(saved) % 640
+    first = search.folder.trials()["0000"]
+    assert first.status == "running" and max(saved) >= first.images
     status, out, err = search(*settings)
     assert status == 0 and "2 done" in out, out + err
-    (first,) = [r for r in lines(search, "0000") if r["kind"] == "train" and r["images"] == 320]
-    assert first["iteration"] == 10
+    records = [r["images"] for r in lines(search, "0000") if r["kind"] == "train"]
+    assert records == sorted(set(records)) and {320, 640, 19200} <= set(records)
 
 
 @pytest.mark.slow
@@ -262,8 +263,9 @@ def test_asha_stops_the_worse_trials_at_their_rungs(command) -> None:
     rung: dict[int, list[float]] = {}
     for event in search.folder.events():
         if event.status == "stopped":  # no better than the best third of those seen before
-            before = rung[event.images]
-            assert sum(v < event.figures["kl_data_model"] for v in before) >= len(before) / 3
+            before = rung[event.images][:-1]  # its own is the last
+            better = sum(v < event.figures["kl_data_model"] for v in before)
+            assert better >= len(before) / 3 - 1e-9
         if event.images in (640, 1920) and event.status == "running":
             rung.setdefault(event.images, []).append(event.figures["kl_data_model"])
 
