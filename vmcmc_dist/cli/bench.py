@@ -65,8 +65,8 @@ def run_tune(options: argparse.Namespace) -> int:
 
     from vmcmc_dist.tuning.bench import bench_tune
 
-    record = bench_tune(options.trials, options.kills, options.minutes)
-    record.write(Path(options.out))
+    out = Path(options.out)
+    record = bench_tune(options.trials, options.kills, options.minutes, out=out)
     print(record.table())
     print(f"written to {options.out}")
     return 0
