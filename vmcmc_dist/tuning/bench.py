@@ -313,7 +313,7 @@ def bare_calls(calls: int) -> float:
 
     from vmcmc_dist.tuning.empty import EmptyActor
 
-    actor = ray.remote(num_cpus=1)(EmptyActor).remote()
+    actor: Any = ray.remote(num_cpus=1)(EmptyActor).remote()  # type: ignore[attr-defined]
     ray.get(actor.step.remote())
     began = time.monotonic()
     for _ in range(calls):
