@@ -1,4 +1,4 @@
-"""vmcmc bench chain|step|scaling"""
+"""vmcmc bench chain|step|scaling|tune"""
 
 from __future__ import annotations
 
@@ -23,6 +23,12 @@ def add(parser: argparse.ArgumentParser) -> None:
     step.add_argument("--launcher", default="ray", choices=("ray", "local"))
     step.set_defaults(run=run_step)
     _add_scaling(what.add_parser("scaling", help="weak and strong scaling, and who waits for what"))
+    tune = what.add_parser("tune", help="what a trial of a sweep costs, against Ray alone")
+    tune.add_argument("--trials", type=int, default=300)
+    tune.add_argument("--kills", type=int, default=5, help="processes killed at random moments")
+    tune.add_argument("--minutes", type=float, default=0, help="begin no more trials after; 0: all")
+    tune.add_argument("--out", default="build/bench_tune.json", help="where the figures go")
+    tune.set_defaults(run=run_tune)
 
 
 def numbers(text: str) -> tuple[int, ...]:
@@ -101,4 +107,16 @@ def run_scaling(options: argparse.Namespace) -> int:
         progress=lambda text: print(text, file=sys.stderr),
     )
     print(result)
+    return 0
+
+
+def run_tune(options: argparse.Namespace) -> int:
+    from pathlib import Path
+
+    from vmcmc_dist.tuning.bench import bench_tune
+
+    out = Path(options.out)
+    record = bench_tune(options.trials, options.kills, options.minutes, out=out)
+    print(record.table())
+    print(f"written to {options.out}")
     return 0

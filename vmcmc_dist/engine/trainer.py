@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Generator
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -80,11 +81,18 @@ class Trainer:
 
     # -- one run --------------------------------------------------------------------------------
 
-    def run(self) -> dict[str, float]:
-        """Train to the end, the time limit, or a request to stop; returns the last figures."""
+    def run(self) -> Generator[Trainer, None, dict[str, float]]:
+        """Train to the end, the time limit, or a request to stop; returns the last figures.
+
+        Yields itself after each iteration and what is due behind it: whoever drives it may look
+        at what was written, save, or leave it there.
+        """
         last: dict[str, float] = {}
         if self._finished() or any(self._anywhere(self._stop_wanted())):
-            return {"images": self.images, "seconds": self._seconds(), "already": 1.0}
+            seconds = self._seconds()
+            if self.context.rank == 0 and not self.folder.stop.exists():
+                self._note(self.beside.finish(self.images))  # a kill may have come before it
+            return {"images": self.images, "seconds": seconds, "already": 1.0}
         first = True
         while not self._finished():
             record = self.iterate()
@@ -99,6 +107,7 @@ class Trainer:
                 self.sample()
             if self._due(self.config.train.checkpoint_images):
                 self.save()
+            yield self
         if self.meter and not self.interrupted:
             last = self.log()
         if not self.interrupted and not self._due(self.config.train.sample_images):
@@ -222,7 +231,7 @@ class Trainer:
                 "good": self.guard.bad == 0,
             }
             self.saver.start(Checkpoint(self.images, to_dict(self.config), state, tensors))
-            if wait:
+            if wait or self.config.evaluation.where == "here":
                 self.saver.settle()
                 self._follow_up()
         self._raise_problem(*self._anywhere([self.saver.problem is not None]))
@@ -244,7 +253,7 @@ class Trainer:
         """What a checkpoint that has become whole is waited for by; never waits itself."""
         for images in self.saver.finished():
             self._note(self.beside.collect())
-            self.beside.start(images)
+            self._note(self.beside.start(images))
         self._note(self.saver.news())
 
     def _raise_problem(self, failed: bool) -> None:
