@@ -108,21 +108,37 @@ def load_config(path: str | Path | None, overrides: Sequence[str] = ()) -> Confi
 T = TypeVar("T")
 
 
-def fill(cls: type[T], overrides: Sequence[str]) -> T:
-    """A dataclass of settings, filled strictly from ``key=value``.
+def fill(cls: type[T], overrides: Sequence[str], path: str | Path | None = None) -> T:
+    """A dataclass of settings, filled strictly from ``key=value`` and, before, from a YAML file.
 
         settings = fill(synthesis.Settings, ["n=500", "temperature=null"])
 
     Raises:
         ConfigError: as :func:`load_config`.
     """
-    try:
-        merged = OmegaConf.merge(OmegaConf.structured(cls), _dotlist(overrides))
-    except OmegaConfBaseException as error:
-        raise ConfigError(_explain(error)) from None
+    merged = OmegaConf.structured(cls)
+    layers = [] if path is None else [(f"{path}: ", _read_yaml(path))]
+    for origin, layer in [*layers, ("", _dotlist(overrides))]:
+        try:
+            merged = OmegaConf.merge(merged, layer)
+        except OmegaConfBaseException as error:
+            raise ConfigError(origin + _explain(error)) from None
     filled = cast(T, OmegaConf.to_object(merged))
     _check_ranges(filled)
     return filled
+
+
+def override(config: Config, settings: dict[str, Any]) -> Config:
+    """A copy with ``{"energy.lr": 2e-4}`` set, checked as by :func:`load_config`."""
+    base = OmegaConf.structured(config)
+    try:
+        for key, value in settings.items():
+            OmegaConf.update(base, key, value)
+    except OmegaConfBaseException as error:
+        raise ConfigError(_explain(error)) from None
+    changed = cast(Config, OmegaConf.to_object(base))
+    validate(changed)
+    return changed
 
 
 def config_from_dict(values: dict[str, Any]) -> Config:
@@ -139,8 +155,8 @@ def to_dict(config: Config) -> dict[str, Any]:
     return dataclasses.asdict(config)
 
 
-def to_yaml(config: Config) -> str:
-    """The resolved config as YAML; reading it back gives the same config."""
+def to_yaml(config: Any) -> str:
+    """The resolved config (or another dataclass) as YAML; reading it back gives the same."""
     return OmegaConf.to_yaml(OmegaConf.structured(config))
 
 
@@ -242,11 +258,7 @@ def _dotlist(overrides: Sequence[str]) -> DictConfig:
         raise ConfigError(f"cannot read the settings {list(overrides)}: {error}") from None
 
 
-def _file_layers(
-    path: str | Path | None, command_line: DictConfig
-) -> Iterator[tuple[str, DictConfig]]:
-    if path is None:
-        return
+def _read_yaml(path: str | Path) -> DictConfig:
     if not Path(path).is_file():
         raise ConfigError(f"config file {path} is not there; try configs/faces.yaml")
     try:
@@ -255,6 +267,15 @@ def _file_layers(
         raise ConfigError(f"{path} is not readable as YAML: {error}") from None
     if not isinstance(content, DictConfig):
         raise ConfigError(f"{path} must hold a mapping of settings")
+    return content
+
+
+def _file_layers(
+    path: str | Path | None, command_line: DictConfig
+) -> Iterator[tuple[str, DictConfig]]:
+    if path is None:
+        return
+    content = _read_yaml(path)
     presets = content.pop("presets", None) or {}
     yield str(path), content
     if not presets:

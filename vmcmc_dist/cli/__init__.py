@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from vmcmc_dist import __version__
 from vmcmc_dist.errors import UserError
 
-VERBS = ("train", "sample", "evaluate", "report", "classifier", "data", "config", "bench")
+VERBS = ("train", "tune", "sample", "evaluate", "report", "classifier", "data", "config", "bench")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -67,6 +67,7 @@ def build_parser(words: Sequence[str]) -> argparse.ArgumentParser:
 
 HELP = {
     "train": "train a run, or go on with it",
+    "tune": "search for better settings, or go on with a search",
     "sample": "draw samples from a run",
     "evaluate": "evaluate a run: samples and scores, and every task of the paper",
     "report": "write one HTML page of a run or several",

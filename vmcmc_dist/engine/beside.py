@@ -24,7 +24,7 @@ import torch
 from vmcmc_dist.config import Config, fill
 from vmcmc_dist.engine.checkpoint import CheckpointFolder
 from vmcmc_dist.engine.ray_map import RayCall
-from vmcmc_dist.engine.run_folder import RunFolder, describe_commit
+from vmcmc_dist.engine.run_folder import RunFolder, complete_lines, describe_commit
 from vmcmc_dist.errors import ResourceError, UserError
 from vmcmc_dist.evaluation.evaluate import evaluate
 from vmcmc_dist.evaluation.records import Record, Records
@@ -53,18 +53,26 @@ class Beside:
         self.settings = config.evaluation
         self.seen = images  # the last checkpoint that was evaluated, or passed over
         self.call: Call | None = None
-        self.images = 0
+        self.images = self._last_evaluated() if self.settings.every_images else 0
 
-    def start(self, images: int) -> None:
-        """Evaluate the checkpoint at ``images`` if one is due; if one is running, say so."""
+    def _last_evaluated(self) -> int:
+        lines = complete_lines(self.folder.metrics) if self.folder.metrics.exists() else []
+        return max((r["images"] for r in lines if r["kind"] == "evaluation"), default=0)
+
+    def start(self, images: int) -> list[Record]:
+        """Evaluate the checkpoint at ``images`` if one is due; if one is running, say so.
+
+        Returns what has been found where ``evaluation.where=here``, else nothing.
+        """
         every = self.settings.every_images
         if not every or images // every == self.seen // every:
-            return
+            return []
         if self.call is not None and self.call.running():
             self._log(f"{images:,} skipped, the one at {self.images:,} is still running")
             self.seen = images
         elif self.call is None:
             self._start(images)
+        return self.collect() if self.settings.where == "here" else []
 
     def _start(self, images: int) -> None:
         what = {
@@ -80,6 +88,10 @@ class Beside:
         }
         self.seen = self.images = images
         self.checkpoints.held = {images}
+        if self.settings.where == "here":
+            self._log(f"{images:,} started")
+            self.call = HereCall(what)
+            return
         if self.config.launcher == "ray":
             self.call = RayCall(evaluate_checkpoint, what)
         else:
@@ -144,6 +156,27 @@ class Beside:
         print(f"evaluation of the checkpoint at {text}", flush=True)
 
 
+class HereCall:
+    """:func:`judge_checkpoint` in this process, done when this is made."""
+
+    def __init__(self, what: dict[str, Any]):
+        self.error: UserError | None = None
+        try:
+            judge_checkpoint(what)
+        except UserError as error:
+            self.error = error
+
+    def running(self) -> bool:
+        return False
+
+    def result(self) -> None:
+        if self.error is not None:
+            raise self.error
+
+    def end(self) -> None:
+        """Nothing is left to end."""
+
+
 class ProcessCall:
     """:func:`evaluate_checkpoint` in a Python of its own, which ends with this process."""
 
@@ -178,9 +211,14 @@ class ProcessCall:
 
 
 def evaluate_checkpoint(what: dict[str, Any]) -> None:
-    """Judge one checkpoint by its averaged weights; the record goes where all records go."""
+    """:func:`judge_checkpoint` in a process of its own, at low priority."""
     os.nice(max(0, NICENESS - os.nice(0)))
     torch.set_num_threads(what["threads"])
+    judge_checkpoint(what)
+
+
+def judge_checkpoint(what: dict[str, Any]) -> None:
+    """Judge one checkpoint by its averaged weights; the record goes where all records go."""
     overrides = [f"{key}={value}" for key, value in what["settings"].items()]
     settings = fill(task_module(TASK).Settings, overrides)
     model = load(what["run"], checkpoint=str(what["images"]), ema=True, device=what["device"])

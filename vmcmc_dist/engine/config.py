@@ -82,6 +82,9 @@ class EvaluationConfig:
         "auto", "the net that judges; auto: by the data"
     )
     threads: int = setting(1, "torch threads of that process, at low priority", ge=1)
+    where: Literal["beside", "here"] = setting(
+        "beside", "beside: in another process, while training goes on; here: training waits for it"
+    )
 
 
 @dataclass

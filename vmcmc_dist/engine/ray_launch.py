@@ -37,8 +37,11 @@ Body = Callable[[dict[str, Any], Manifest, "WorkerContext", int], dict[str, floa
 """What runs in each worker: by default ``train_worker``, or a benchmark in its place."""
 
 
-def start_ray(config: Config) -> None:
+def start_ray(config: Config, dashboard: bool = False) -> None:
     """Join the cluster of ``resources.address``, or start one on this machine.
+
+    ``dashboard``: start it too, on loopback. Ray asks it what is left of a group of workers whose
+    starter was killed; without it their places are never given back.
 
     Raises:
         ResourceError: no cluster at that address, or none could be started.
@@ -57,7 +60,7 @@ def start_ray(config: Config) -> None:
             ray.init(
                 address="local",
                 num_cpus=cpu_count(),
-                include_dashboard=False,
+                include_dashboard=dashboard,
                 logging_level=logging.ERROR,
             )
     except (ConnectionError, RuntimeError, ValueError) as error:

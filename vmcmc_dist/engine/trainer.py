@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Generator
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -77,11 +78,18 @@ class Trainer:
 
     # -- one run --------------------------------------------------------------------------------
 
-    def run(self) -> dict[str, float]:
-        """Train to the end, the time limit, or a request to stop; returns the last figures."""
+    def run(self) -> Generator[Trainer, None, dict[str, float]]:
+        """Train to the end, the time limit, or a request to stop; returns the last figures.
+
+        Yields itself after each iteration and what is due behind it: whoever drives it may look
+        at what was written, save, or leave it there.
+        """
         last: dict[str, float] = {}
         if self._finished() or any(self._anywhere(self._stop_wanted())):
-            return {"images": self.images, "seconds": self._seconds(), "already": 1.0}
+            seconds = self._seconds()
+            if self.context.rank == 0 and not self.folder.stop.exists():
+                self._note(self.beside.finish(self.images))  # a kill may have come before it
+            return {"images": self.images, "seconds": seconds, "already": 1.0}
         first = True
         while not self._finished():
             record = self.iterate()
@@ -95,6 +103,7 @@ class Trainer:
                 self.sample()
             if self._due(self.config.train.checkpoint_images):
                 self.save()
+            yield self
         if self.meter and not self.interrupted:
             last = self.log()
         if not self.interrupted and not self._due(self.config.train.sample_images):
@@ -212,7 +221,7 @@ class Trainer:
             raise problem or CheckpointError("the first worker could not write its checkpoint")
         if self.context.rank == 0:
             self._note(self.beside.collect())
-            self.beside.start(self.images)
+            self._note(self.beside.start(self.images))
         self.score = None
         self._open_interval()
 
