@@ -72,12 +72,17 @@ class Compared:
 def compare(sweep: Sweep, metric: Metric) -> Compared:
     """The trials at the largest number of images that nearly all of them reached.
 
+    Numbers of images are alike to two digits: iterations of other batches end elsewhere.
     Trials that a scheduler stopped early are compared with the others at that early point.
     """
     at: Counter[int] = Counter()
     known: list[tuple[Trial, dict[int, float]]] = []
     for trial in sweep.trials:
-        own = {i: figures[metric.name] for i, figures in trial.history if metric.name in figures}
+        own = {
+            about(images): figures[metric.name]
+            for images, figures in trial.history
+            if metric.name in figures
+        }
         known.append((trial, own))
         at.update(own if not trial.lost else ())
     most = max(at.values(), default=0)
@@ -85,6 +90,11 @@ def compare(sweep: Sweep, metric: Metric) -> Compared:
     rows = [(trial, None if trial.lost else own.get(images)) for trial, own in known]
     rows = [(trial, value) for trial, value in rows if trial.lost or value is not None]
     return Compared(images, [trial for trial, _ in rows], [value for _, value in rows])
+
+
+def about(images: int) -> int:
+    """To two digits: 25,024 → 25,000."""
+    return int(float(f"{images:.1e}"))
 
 
 def importances(compared: Compared, metric: Metric, axes: Sequence[Axis]) -> list[Importance]:

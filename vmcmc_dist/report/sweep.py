@@ -12,7 +12,7 @@ from vmcmc_dist.errors import DataError
 from vmcmc_dist.report.numbers import direction
 from vmcmc_dist.report.run import Record, read_mapping, tolerant_lines
 
-PLAN, BASE, TRIALS = "sweep.yaml", "config.yaml", "trials.jsonl"
+PLAN, BASE, TRIALS, PROOF = "sweep.yaml", "config.yaml", "trials.jsonl", "proof.json"
 OUTCOMES = ("done", "stopped", "running", "diverged", "failed")
 """Statuses of trials, as the page lists them."""
 
@@ -67,6 +67,7 @@ class Sweep:
     Attributes:
         plan: sweep.yaml.
         base: dotted key → value of the config that every trial starts from.
+        proof: proof.json, the best and the default trained again; {} if that was not done.
         trials: in the order of their ids.
         notes: what could not be read, in words.
     """
@@ -77,6 +78,7 @@ class Sweep:
     base: dict[str, Any]
     metrics: list[Metric]
     trials: list[Trial]
+    proof: Record = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
     def judged(self, metric: Metric) -> list[Trial]:
@@ -105,7 +107,7 @@ def read_sweep(path: str | Path) -> Sweep:
     """Read a sweep folder.
 
     Raises:
-        DataError: no sweep, or a damaged sweep.yaml or config.yaml.
+        DataError: no sweep, or a damaged sweep.yaml, config.yaml or proof.json.
     """
     path = Path(path)
     if not is_sweep(path):
@@ -129,6 +131,7 @@ def read_sweep(path: str | Path) -> Sweep:
         base=flatten(read_mapping(path / BASE)),
         metrics=_metrics(plan, trials),
         trials=trials,
+        proof=read_mapping(path / PROOF),
         notes=notes,
     )
 

@@ -84,6 +84,7 @@ def render(sweep: Sweep, *, best: int, width: int, progress: Progress) -> Page:
         outcomes={s: sum(t.status == s for t in sweep.trials) for s in OUTCOMES},
         lost=endings(sweep),
         retried=[trial for trial in sweep.trials if trial.failures],
+        proof=proof_rows(sweep),
         curves=any(len(trial.history) > 1 for trial in sweep.trials),
         plan=yaml.safe_dump(sweep.plan, sort_keys=False, allow_unicode=True) if sweep.plan else "",
         commands=commands(sweep),
@@ -198,6 +199,22 @@ def axis_text(axis: Axis, value: float) -> str:
     if axis.scale == "choice":
         return axis.choices[round(value)]
     return wording.rounded(round(value) if axis.whole else value)
+
+
+def proof_rows(sweep: Sweep) -> list[tuple[str, list[Cell]]]:
+    """(metric, its cells for default, best and their difference) of the trainings that prove it."""
+    metrics = sweep.proof.get("metrics")
+    rows = []
+    for name, sides in (metrics if isinstance(metrics, dict) else {}).items():
+        found = [sides.get(side) or {} for side in ("default", "best", "difference")]
+        rows.append((name, [Cell(plus_minus(s), f"{s.get('values')}", None) for s in found]))
+    return rows
+
+
+def plus_minus(summary: dict[str, Any]) -> str:
+    """``12.3 ± 0.4``; – where there is none."""
+    spread = "" if summary.get("sd") is None else f" ± {wording.rounded(summary['sd'])}"
+    return wording.rounded(summary.get("mean")) + spread
 
 
 @dataclass(frozen=True)

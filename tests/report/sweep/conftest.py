@@ -5,13 +5,28 @@ from __future__ import annotations
 import json
 import math
 import random
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 from PIL import Image, ImageDraw
 
 from vmcmc_dist.config import Config, to_dict
+
+
+@pytest.fixture(scope="session")
+def made_sweeps(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """A maker of sweeps that several tests look at: the same name, the same folder."""
+    home = tmp_path_factory.mktemp("sweeps")
+
+    def made(name: str, trials: int, **how: Any) -> Path:
+        folder = home / name
+        return folder if folder.exists() else make_sweep(folder, trials, **how)
+
+    return made
+
 
 SPACE = {
     "langevin.step_size": {"log": [0.5, 4.0]},
@@ -34,7 +49,7 @@ def make_sweep(
     pictures: int = 10,
     running: int = 0,
     space: dict[str, Any] | None = None,
-    name: str = "synthetic",
+    title: str = "synthetic",
     seed: int = 0,
 ) -> Path:
     """A sweep whose metric falls towards step 2 (strongly) and penalty 0.05 (weakly).
@@ -45,7 +60,7 @@ def make_sweep(
     space = SPACE if space is None else space
     folder.mkdir(parents=True)
     plan: dict[str, Any] = {
-        "name": name,
+        "name": title,
         "config": "configs/fashion_mnist.yaml",
         "settings": ["preset=cpu", "train.images=90000"],
         "space": space,
