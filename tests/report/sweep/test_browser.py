@@ -79,10 +79,11 @@ def test_a_thousand_trials_are_drawn_and_answer(visit) -> None:
             const chart = charts.find(c => c instanceof Parallel);
             const box = chart.svg.getBoundingClientRect();
             const at = { clientX: box.left + 300, clientY: box.top + 200 };
-            return [clock(show), clock(() => point(chart.locate(at), at))];
+            const least = (what) => Math.min(...[1, 2, 3].map(() => clock(what)));
+            return [least(show), least(() => point(chart.locate(at), at))];
         }"""
     )
-    assert drawn < 5000 and answered < 500  # also on a machine that is busy
+    assert drawn < 2000 and answered < 200
     assert len(rows(page)) == 1000
 
 
@@ -243,7 +244,8 @@ def test_the_whole_ramp_stands_out_from_the_paper(visit, scheme: str) -> None:
     page = visit("few", scheme=scheme).page
     colours = page.evaluate(
         """() => {
-            const pen = document.createElement('canvas').getContext('2d', {willReadFrequently: true});
+            const canvas = document.createElement('canvas');
+            const pen = canvas.getContext('2d', {willReadFrequently: true});
             const probe = document.body.appendChild(document.createElement('i'));
             return ['var(--paper)', ...[0, 25, 50, 75, 100].map(k =>
                 `color-mix(in oklab, var(--bad) ${k}%, var(--good))`)].map(colour => {
