@@ -74,5 +74,5 @@ HELP = {
     "classifier": "train the classifier that judges samples",
     "data": "prepare, inspect, check, copy or measure data",
     "config": "print the resolved config",
-    "bench": "measure speed: chain, step",
+    "bench": "measure speed: chain, step, trials of a sweep",
 }

@@ -1,4 +1,4 @@
-"""vmcmc bench chain|step"""
+"""vmcmc bench chain|step|tune"""
 
 from __future__ import annotations
 
@@ -22,6 +22,11 @@ def add(parser: argparse.ArgumentParser) -> None:
     step.add_argument("--threads", type=int, default=1, help="torch threads")
     step.add_argument("--launcher", default="ray", choices=("ray", "local"))
     step.set_defaults(run=run_step)
+    tune = what.add_parser("tune", help="what a trial of a sweep costs, against Ray alone")
+    tune.add_argument("--trials", type=int, default=300)
+    tune.add_argument("--kills", type=int, default=5, help="processes killed at random moments")
+    tune.add_argument("--out", default="build/bench_tune.json", help="where the figures go")
+    tune.set_defaults(run=run_tune)
 
 
 def run_chain(options: argparse.Namespace) -> int:
@@ -51,4 +56,16 @@ def run_step(options: argparse.Namespace) -> int:
             launcher=options.launcher,
         ).table()
     )
+    return 0
+
+
+def run_tune(options: argparse.Namespace) -> int:
+    from pathlib import Path
+
+    from vmcmc_dist.tuning.bench import bench_tune
+
+    record = bench_tune(options.trials, options.kills)
+    record.write(Path(options.out))
+    print(record.table())
+    print(f"written to {options.out}")
     return 0

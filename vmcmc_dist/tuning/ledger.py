@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -15,9 +14,15 @@ from vmcmc_dist.tuning.folder import DONE, ENDED, FAILED, RUNNING, STOPPED, Even
 from vmcmc_dist.tuning.search import Search
 from vmcmc_dist.tuning.space import Settings
 
+TIMES = ("begun", "first_step", "end")
+
 
 class Ledger(Callback):
-    """One line of ``trials.jsonl`` for each event of a trial."""
+    """One line of ``trials.jsonl`` for each event of a trial.
+
+    ``times``, if given, gets when each trial began, was past its first iteration, and ended, by
+    its process's clock, and the process's number.
+    """
 
     def __init__(
         self,
@@ -25,19 +30,19 @@ class Ledger(Callback):
         sweep: Sweep,
         search: Search,
         say: Callable[[str], Any],
+        times: dict[str, dict[str, float]] | None = None,
     ):
         self.folder, self.sweep, self.search, self.say = folder, sweep, search, say
         self.events = folder.trials()
         self.running: set[str] = set()
         self.interrupted: set[str] = set()
-        self.times: dict[str, dict[str, float]] = {}
+        self.times = times
 
     # -- what Ray Tune calls --------------------------------------------------------------------
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
         number = trial.trial_id
         self.running.add(number)
-        self.times.setdefault(number, {}).setdefault("start", time.time())
         self._write(self._event(trial, RUNNING))
 
     def on_trial_result(
@@ -46,11 +51,9 @@ class Ledger(Callback):
         if result["interrupted"]:
             self.interrupted.add(trial.trial_id)
             return
-        told = result["told"]
-        if "first_step_time" in told:
-            self.times[trial.trial_id]["first_step"] = told["first_step_time"]
-        if "end_time" in result:
-            self.times[trial.trial_id]["end"] = result["end_time"]
+        if self.times is not None:
+            told = {k: result["told"][k] for k in TIMES if k in result["told"]}
+            self.times.setdefault(trial.trial_id, {}).update(told, pid=result["pid"])
         if result["status"] == RUNNING:
             self._write(self._event(trial, RUNNING, result))
 

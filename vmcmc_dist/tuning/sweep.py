@@ -73,13 +73,15 @@ def run_sweep(
         folder.end_torn_line()
         RunFolder(folder.path).write_environment(describe_environment())
         check_data(base, prepare_data(base, say))
-        say(describe(sweep, search, folder.trials()))
-        run = SweepRun(sweep, base, folder, found, search, address, say)
-        try:
-            with stop_requests(folder, run, say):
-                run.run()
-        finally:
-            run.close()
+        earlier = folder.trials()
+        say(describe(sweep, search, earlier))
+        if len(earlier) < search.count or any(e.status == RUNNING for e in earlier.values()):
+            run = SweepRun(sweep, base, folder, found, search, address, say)
+            try:
+                with stop_requests(folder, run, say):
+                    run.run()
+            finally:
+                run.close()
     events = folder.trials()
     order = ranked(events.values(), sweep)
     interrupted = folder.stop.exists()

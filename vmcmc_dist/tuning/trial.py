@@ -62,12 +62,14 @@ class TrainingTrial(tune.Trainable):
             self.last = self._ended(FAILED, str(error))
         if self.last["done"]:
             self._end()
-            self.last["end_time"] = time.time()
+            self.last["told"]["end"] = time.time()
         return self.last
 
     def _step(self) -> Result:
         if self.folder.stop.exists():
-            return self._result(News(0, interrupted=True), RUNNING)
+            if self.training is None:
+                return self._result(News(0, interrupted=True), RUNNING)
+            self.run_folder.stop.touch()
         if self.training is None:
             self._start()
         assert self.training is not None
@@ -109,7 +111,8 @@ class TrainingTrial(tune.Trainable):
             self.told_start = True
             result["told"] |= {
                 "start_seconds": self.training.started - self.begun,
-                "first_step_time": self.training.started,
+                "begun": self.begun,
+                "first_step": self.training.started,
             }
         return result
 
