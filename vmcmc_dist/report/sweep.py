@@ -38,7 +38,7 @@ class Trial:
         figures: name → finite number.
         history: (images, figures) of each line that has figures, by images.
         folder: its run folder, if it is there and lies inside the sweep's.
-        order: place among all trials by when the last line was written.
+        order: place among the trials by when they ended; running ones come last.
     """
 
     id: str
@@ -121,7 +121,10 @@ def read_sweep(path: str | Path) -> Sweep:
     by_trial: dict[str, list[Record]] = {}
     for line in lines:
         by_trial.setdefault(str(line["trial"]), []).append(line)
-    last = {str(line["trial"]): index for index, line in enumerate(lines)}
+    last = {
+        str(line["trial"]): (line.get("status") == "running", index)
+        for index, line in enumerate(lines)
+    }
     order = {trial: place for place, trial in enumerate(sorted(last, key=lambda t: last[t]))}
     trials = [_trial(path, t, own, order[t]) for t, own in sorted(by_trial.items())]
     return Sweep(

@@ -47,6 +47,17 @@ def test_the_last_line_of_a_trial_counts(forty: Sweep) -> None:
     assert [images for images, _ in done.history] == [10_000, 30_000, 90_000]
 
 
+def test_trials_are_numbered_as_they_ended(tmp_path: Path) -> None:
+    events = [("0", "running"), ("1", "running"), ("2", "running"), ("1", "done"), ("0", "failed")]
+    lines = [json.dumps({"trial": trial, "status": status}) for trial, status in events]
+    (tmp_path / "trials.jsonl").write_text("\n".join([*lines, ""]))
+    assert {trial.id: trial.order for trial in read_sweep(tmp_path).trials} == {
+        "1": 0,
+        "0": 1,
+        "2": 2,
+    }
+
+
 def test_the_best_is_the_best_of_full_length(halved: Sweep) -> None:
     metric = halved.metrics[0]
     finalists = halved.finalists(metric)
