@@ -79,7 +79,7 @@ def test_a_thousand_trials_are_drawn_and_answer(visit) -> None:
             const chart = charts.find(c => c instanceof Parallel);
             const box = chart.svg.getBoundingClientRect();
             const at = { clientX: box.left + 300, clientY: box.top + 200 };
-            const least = (what) => Math.min(...[1, 2, 3].map(() => clock(what)));
+            const least = (what) => Math.min(...[1, 2].map(() => clock(what)));
             return [least(show), least(() => point(chart.locate(at), at))];
         }"""
     )
