@@ -70,7 +70,7 @@ HELP = {
     "tune": "search for better settings, or go on with a search",
     "sample": "draw samples from a run",
     "evaluate": "evaluate a run: samples and scores, and every task of the paper",
-    "report": "write one HTML page of a run or several",
+    "report": "write one HTML page of a run or several, or of a sweep",
     "classifier": "train the classifier that judges samples",
     "data": "prepare, inspect, check, copy or measure data",
     "config": "print the resolved config",
