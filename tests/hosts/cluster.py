@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import secrets
+import signal
 import subprocess
 import sys
 import time
@@ -114,6 +115,30 @@ class Cluster:
             "--reason", "DRAIN_NODE_REASON_PREEMPTION", "--reason-message", "spot notice",
             "--deadline-remaining-seconds", str(seconds),
         )  # fmt: skip
+
+    def mend(self) -> None:
+        """Ends all jobs, joins all cables, starts Ray where it is gone."""
+        for host in self.network.hosts:
+            if host.name in self.network.cables:
+                self.network.good(host)
+            self.network.join(host)
+            host.kill("ray::", signal_=signal.SIGCONT)
+        for job in self._get("/api/jobs/"):
+            if job["status"] in ("PENDING", "RUNNING"):
+                self.head.kill("vmcmc_dist", "train")
+        for host in self.hosts:
+            if host.address not in self.nodes() or not host.processes("raylet"):
+                self.restart(host)
+        self.wait_for_nodes(len(self.network.hosts))
+        wait_until(
+            lambda: not any(host.processes("TrainWorker") for host in self.hosts), 60, "free hosts"
+        )
+
+    def restart(self, host: Host) -> None:
+        """Ray ends on a host, and starts anew."""
+        self.stop(host)
+        wait_until(lambda: host.address not in self.nodes(), 60, f"the loss of {host.name}")
+        self.start(host)
 
     # -- jobs -----------------------------------------------------------------------------------
 

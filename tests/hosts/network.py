@@ -122,7 +122,9 @@ class Host:
             if not entry.name.isdigit() or int(entry.name) == self.pid:
                 continue
             try:
-                line = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+                line = (
+                    (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+                )
                 if os.readlink(entry / "ns/pid") == space and all(word in line for word in words):
                     found.append(int(entry.name))
             except OSError:

@@ -68,7 +68,7 @@ def train(config: Config) -> Outcome:
         folder.stop.unlink(missing_ok=True)
         folder.first_step.unlink(missing_ok=True)
         say = terminal.console.print
-        ray_run = RayRun(config) if config.launcher == "ray" else None  # starts meanwhile
+        ray_run = RayRun(config, say=say) if config.launcher == "ray" else None  # starts meanwhile
         try:
             say(f"[bold]{config.name}[/]: {describe(config)}", soft_wrap=True)
             if config.preset == "cpu" and config.resources.device == "cpu":

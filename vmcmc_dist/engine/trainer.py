@@ -88,7 +88,7 @@ class Trainer:
         self.meter, self.guard = Meter(), Guard(config.guard, rollbacks=restart.rollbacks)
         self._build(self._load())
         self.started = time.monotonic()
-        self.beside = Beside(config, self.folder, self.checkpoints, self.images)
+        self.beside = Beside(config, self.folder, self.checkpoints, self.images, self.context.beat)
 
     # -- one run --------------------------------------------------------------------------------
 
