@@ -19,7 +19,7 @@ energy: {{net: modern, width: 4, depth: 1, spectral_norm: true, lr: 1e-3}}
 vae: {{net: modern, width: 4, depth: 1, latent_dim: 4, dropout: 0.2, lr: 1e-3,
       head_start_images: 48}}
 langevin: {{steps: 2, step_size: 0.1, clamp: 1.0}}
-train: {{images: 4800, batch_size: 12, log_images: 60, sample_images: 2400, sample_count: 8,
+train: {{images: 2400, batch_size: 12, log_images: 60, sample_images: 1200, sample_count: 8,
         checkpoint_images: 120, ema_images: 100, precision: fp32, noise_per_sample: true}}
 resources: {{workers: 2, threads: 1, cpus_per_worker: 1, start_timeout: 120}}
 watch: {{tensorboard: false}}

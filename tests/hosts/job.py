@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -27,6 +30,18 @@ class Job:
 
     def submit(self, *more: str) -> None:
         self.id = self.cluster.submit(*self.words, *more)
+
+    def run_here(self) -> None:
+        """The run in one process on this machine, without Ray."""
+        words = [*self.words, "launcher=local", "resources.workers=1", "resources.min_workers=0"]
+        done = subprocess.run(
+            [sys.executable, "-m", "vmcmc_dist", *words],
+            capture_output=True,
+            text=True,
+            timeout=300,
+            env=os.environ | {"OMP_NUM_THREADS": "1"},
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
 
     def wait_for_success(self, timeout: float = 240) -> None:
         status = self.cluster.wait(self.id, timeout)
@@ -62,11 +77,12 @@ class Job:
         """The hosts that a worker runs on now."""
         return [host for host in self.cluster.hosts if host.processes("ray::", "TrainWorker")]
 
-    def again_after(self, what: str, fault: float, starts: int, timeout: float = 150) -> float:
+    def again_after(self, what: str, fault: float, timeout: float = 150) -> float:
         """Seconds from the fault (``time.time()``) until a later group has made a checkpoint.
 
         Written down under ``what`` in build/survival.jsonl.
         """
+        starts = len([event for event in self.events("start") if event["time"] < fault])
 
         def trains() -> bool:
             assert self.cluster.status(self.id) in ("PENDING", "RUNNING", "SUCCEEDED"), self.told()

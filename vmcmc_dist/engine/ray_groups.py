@@ -15,6 +15,7 @@ import json
 import os
 import time
 from collections.abc import Callable
+from textwrap import shorten
 from typing import TYPE_CHECKING, Any
 
 from vmcmc_dist.config import Config, to_dict
@@ -229,4 +230,4 @@ class WorkersFailed(Exception):
 
 def first_line(error: BaseException) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[-1] if lines else type(error).__name__
+    return shorten(lines[-1], 300, placeholder=" …") if lines else type(error).__name__
