@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import argparse
 import sys
+from typing import TYPE_CHECKING, Any
 
 from vmcmc_dist.cli.keys import add_config
+
+if TYPE_CHECKING:
+    from vmcmc_dist.engine.ray_submit import Job
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -64,7 +68,8 @@ def run(options: argparse.Namespace) -> int:
     return send(client, packed(job), options.follow, options.retries)
 
 
-def planned(options: argparse.Namespace, verb: str, submission_id: str | None = None):
+def planned(options: argparse.Namespace, verb: str, submission_id: str | None = None) -> Job:
+    """The job of ``vmcmc VERB`` with these options."""
     from vmcmc_dist.engine.ray_submit import plan
 
     return plan(
@@ -78,7 +83,7 @@ def planned(options: argparse.Namespace, verb: str, submission_id: str | None = 
     )
 
 
-def send(client, job, follow: bool, retries: int = 0) -> int:
+def send(client: Any, job: Job, follow: bool, retries: int = 0) -> int:
     """Submit, say where to look, and follow the job or see it start."""
     from vmcmc_dist.engine.ray_follow import ending, follow_and_retry, watch_start
     from vmcmc_dist.engine.ray_submit import command, submit
@@ -89,7 +94,8 @@ def send(client, job, follow: bool, retries: int = 0) -> int:
     print(f"dashboard  {client.get_address()}/#/jobs/{name}")
     print(f"follow     {command('logs', client, name)} --follow")
     print(f"stop       {command('stop', client, name)}")
-    print(f"run        {job.run} (the same command again goes on with it)")
+    if job.run:
+        print(f"run        {job.run} (the same command again goes on with it)")
     if job.left_out:
         print(f"not passed {', '.join(job.left_out)}: secrets stand in no job; give them to nodes")
     sys.stdout.flush()

@@ -97,6 +97,11 @@ class ResourcesConfig:
     address: Optional[str] = setting(  # noqa: UP045  (OmegaConf reads this spelling)
         None, "Ray cluster to join (auto inside `ray job submit`); empty = a local one"
     )
+    preflight: Literal["auto", "full", "off"] = setting(
+        "auto",
+        "on a cluster, before the first step: auto looks at every machine; full waits for machines "
+        "that have to start, and measures sums over the network as well",
+    )
     min_workers: int = setting(
         0,
         "elastic (Ray): go on with fewer workers, down to these, while the cluster has no room for "

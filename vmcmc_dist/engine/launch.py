@@ -77,6 +77,8 @@ def train(config: Config) -> Outcome:
             say(f"[bold]{config.name}[/]: {describe(config)}", soft_wrap=True)
             if config.preset == "cpu" and config.resources.device == "cpu":
                 say("no GPU here: the CPU preset, with small nets and a short run")
+            if ray_run:
+                ray_run.checked()
             manifest = prepare_data(config, say)
             check_data(config, manifest)
             resumed = check_resume(config, folder)

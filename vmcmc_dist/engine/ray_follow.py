@@ -47,7 +47,9 @@ def follow(client: Any, job: str, say: Say) -> Any:
             details = client.get_job_info(job)
         except (RuntimeError, OSError) as error:
             if "404" in str(error) or "does not exist" in str(error):
-                raise LostJob(f"the cluster knows no job {job}: its head was started anew") from None
+                raise LostJob(
+                    f"the cluster knows no job {job}: its head was started anew"
+                ) from None
             lost = lost or time.monotonic()
             if time.monotonic() - lost > LOST_S:
                 raise ResourceError(

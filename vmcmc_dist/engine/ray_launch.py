@@ -16,6 +16,7 @@ import psutil
 from vmcmc_dist.config import Config
 from vmcmc_dist.data.manifest import Manifest
 from vmcmc_dist.engine.ray_groups import WORKER_ENVIRONMENT, Body, Groups
+from vmcmc_dist.engine.ray_preflight import preflight
 from vmcmc_dist.engine.resources import cpu_count
 from vmcmc_dist.errors import ResourceError
 
@@ -24,7 +25,7 @@ ALONE = {"RAY_worker_niceness": "0"}
 starves them beside anything else)."""
 
 
-def start_ray(config: Config) -> None:
+def start_ray(config: Config, quiet: bool = False) -> None:
     """Join the cluster of ``resources.address``, or start one on this machine.
 
     Raises:
@@ -39,7 +40,7 @@ def start_ray(config: Config) -> None:
         os.environ.setdefault(key, value)
     try:
         if address:
-            ray.init(address=address, logging_level=logging.ERROR)
+            ray.init(address=address, logging_level=logging.ERROR, log_to_driver=not quiet)
         else:
             ray.init(
                 address="local",
@@ -50,6 +51,21 @@ def start_ray(config: Config) -> None:
     except (ConnectionError, RuntimeError, ValueError) as error:
         where = f"join the Ray cluster at {address}" if address else "start Ray on this machine"
         raise ResourceError(f"could not {where}: {error}") from None
+
+
+def look_over(config: Config, say: Callable[[str], Any]) -> None:
+    """Join the cluster, look at all of it, print the page, and leave.
+
+    Raises:
+        ResourceError: no such cluster, or what it cannot do for this run.
+    """
+    import ray
+
+    start_ray(config, quiet=True)
+    try:
+        preflight(config, say, "full")
+    finally:
+        ray.shutdown()
 
 
 def end_leftovers() -> None:
@@ -86,8 +102,16 @@ class RayRun:
         self._launched, self._done, self._ended, self._closing = (
             threading.Event() for _ in range(4)
         )
+        self._looked = threading.Event()
         self._thread = threading.Thread(target=self._body, name="ray-train", daemon=True)
         self._thread.start()
+
+    def checked(self) -> None:
+        """Wait for the pre-flight of a cluster; raises what it refuses. None on our own Ray."""
+        while not self._own and not self._looked.wait(0.2) and not self._done.is_set():
+            pass
+        if self._error is not None:
+            raise self._error
 
     def run(self, manifest: Manifest) -> dict[str, float]:
         """Launch the workers on prepared data and wait for their end."""
@@ -113,6 +137,9 @@ class RayRun:
     def _body(self) -> None:
         try:
             start_ray(self._config)
+            if not self._own and self._config.resources.preflight != "off":
+                preflight(self._config, self._say)
+            self._looked.set()
             manifest = self._data.get()
             if manifest is not None:
                 self._launched.set()

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import time
 
 from vmcmc_dist.config import Config
+from vmcmc_dist.engine.ray_capacity import Growth, growth, most_workers, nodes
 from vmcmc_dist.engine.resources import cpu_count
 from vmcmc_dist.errors import ResourceError
 
@@ -25,20 +25,44 @@ def worker_resources(config: Config) -> dict[str, float]:
 
 def check_cluster(config: Config, each: dict[str, float]) -> None:
     """Whether the cluster can ever hold the workers; :class:`ResourceError` at once if not."""
-    import ray
+    problem = capacity_problem(config, each)
+    if problem:
+        raise ResourceError(problem)
 
-    resources = config.resources
-    if resources.address and autoscales():
-        return
-    total = ray.cluster_resources()
-    least = resources.min_workers or resources.workers
-    for kind, amount in each.items():
-        needed, have = amount * least, total.get(kind, 0.0)
-        if needed > have:
-            raise ResourceError(
-                f"resources.workers={least} needs {needed:g} {kind}, the Ray "
-                f"cluster has {have:g}; ask for fewer workers or lower resources.cpus_per_worker"
-            )
+
+def capacity_problem(config: Config, each: dict[str, float]) -> str:
+    """Why the cluster can never hold the workers, and what to do; "" if it can."""
+    least = config.resources.min_workers or config.resources.workers
+    here, more = nodes(), growth() if config.resources.address else None
+    most = most_workers(here, more, each)
+    if most >= least:
+        return ""
+    kinds = [k for k in each if max((n.total.get(k, 0.0) for n in here), default=0.0) < each[k]]
+    needed = " and ".join(f"{each[k] * least:g} {k}s" for k in each)
+    has = " and ".join(f"{sum(n.total.get(k, 0.0) for n in here):g} {k}s" for k in each)
+    grown = ""
+    if more is not None:
+        grown = f", and its autoscaler may start {_started(more)}"
+    advice = f"set resources.workers={most:g} or fewer" if most else _too_large(kinds, each)
+    return (
+        f"resources.workers={least} needs {needed} (for each worker, on one machine, "
+        f"{', '.join(f'{v:g} {k}' for k, v in each.items())}); the Ray cluster has {has} on "
+        f"{len(here)} machine{'s' if len(here) != 1 else ''}{grown}, room for {most:g}: {advice}"
+    )
+
+
+def _started(more: Growth) -> str:
+    shown = [
+        f"{count:g} × {', '.join(f'{v:g} {k}' for k, v in kind.items() if k in ('CPU', 'GPU'))}"
+        for kind, count in more.kinds
+    ]
+    return "; ".join(shown) + (f", {more.limit:g} in all" if more.limit < float("inf") else "")
+
+
+def _too_large(kinds: list[str], each: dict[str, float]) -> str:
+    if "GPU" in kinds:
+        return "there are no GPUs; add machines that have some, or set resources.device=cpu"
+    return f"no machine has {each['CPU']:g} CPUs; lower resources.cpus_per_worker"
 
 
 def workers_now(config: Config, each: dict[str, float]) -> int:
@@ -65,7 +89,3 @@ def room(each: dict[str, float]) -> int:
         for node, free in state.available_resources_per_node().items()
         if node not in leaving
     )
-
-
-def autoscales() -> bool:
-    return bool(os.environ.get("RAY_AUTOSCALER_ENABLED"))

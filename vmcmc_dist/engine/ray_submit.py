@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import secrets
 import shlex
 from collections.abc import Sequence
@@ -29,7 +30,7 @@ class Job:
     Attributes:
         words: of the entrypoint, not yet quoted.
         runtime_env: working directory, excludes, variables.
-        run: OUT/NAME; the next submission of it goes on with the run.
+        run: OUT/NAME that it trains, or "": the next submission of it goes on with the run.
         config: its path in the working directory.
         left_out: names of variables of this shell that look like secrets.
         sent: bytes of the working directory.
@@ -49,7 +50,7 @@ class Job:
 
     @property
     def metadata(self) -> dict[str, str]:
-        return {RUN: self.run}
+        return {RUN: self.run} if self.run else {}
 
 
 def plan(
@@ -92,8 +93,8 @@ def plan(
     return Job(
         (python, "-m", "vmcmc_dist", verb, inside, *settings, "resources.address=auto"),
         env,
-        submission_id or f"{loaded.name}-{secrets.token_hex(3)}",
-        f"{loaded.out.rstrip('/')}/{loaded.name}",
+        submission_id or f"{_plain(loaded.name)}-{secrets.token_hex(3)}",
+        f"{loaded.out.rstrip('/')}/{loaded.name}" if verb == "train" else "",
         inside,
         tuple(left_out),
     )
@@ -107,6 +108,11 @@ def packed(job: Job) -> Job:
     """
     env = job.runtime_env
     return replace(job, sent=check_package(Path(env["working_dir"]), env, [job.config]))
+
+
+def _plain(name: str) -> str:
+    """The name in letters that need no quotes, in a shell or in a dashboard's address."""
+    return re.sub(r"[^\w.-]+", "_", name, flags=re.ASCII)
 
 
 def _check_for_a_cluster(config: Config, settings: Sequence[str]) -> None:
