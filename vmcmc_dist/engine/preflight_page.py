@@ -69,10 +69,10 @@ def reach_line(found: dict[str, Reach]) -> str:
     return ", ".join(parts)
 
 
-def ranks_line(placed: list[tuple[str, list[int]]]) -> str:
-    """``0–3 on 10.0.0.3, 4–7 on 10.0.0.4`` of (address, GPUs) per rank."""
+def ranks_line(placed: list[str]) -> str:
+    """``0–3 on 10.0.0.3, 4–7 on 10.0.0.4`` of each rank's address."""
     groups: list[tuple[str, int, int]] = []
-    for rank, (address, _) in enumerate(placed):
+    for rank, address in enumerate(placed):
         if groups and groups[-1][0] == address:
             groups[-1] = (address, groups[-1][1], rank)
         else:
@@ -82,11 +82,10 @@ def ranks_line(placed: list[tuple[str, list[int]]]) -> str:
 
 
 def size_text(size: float) -> str:
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if size < 1024:
-            break
-        size /= 1024
-    return f"{size:,.0f} {unit}" if unit == "B" or size >= 10 else f"{size:,.3g} {unit}"
+    units = ["B", "KiB", "MiB", "GiB", "TiB"]
+    while size >= 1024 and len(units) > 1:
+        size, units = size / 1024, units[1:]
+    return f"{size:,.0f} {units[0]}" if units[0] == "B" or size >= 10 else f"{size:.3g} {units[0]}"
 
 
 def time_text(seconds: float) -> str:
@@ -95,11 +94,11 @@ def time_text(seconds: float) -> str:
 
 def _table(rows: list[tuple[str, ...]]) -> list[str]:
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    return [
-        "  "
-        + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in rows
-    ]
+    lines = []
+    for row in rows:
+        cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
+        lines.append("  " + "  ".join(cells).rstrip())
+    return lines
 
 
 def _count(count: int, what: str) -> str:

@@ -120,7 +120,7 @@ def diagnosis(details: Any) -> str:
     if kind == "RUNTIME_ENV_SETUP_FAILURE":
         return (
             f"Ray could not set up its environment ({_cause_line(said)}): mend pip, conda, "
-            "image_uri or working_dir of cluster/runtime_env.yaml; better, put packages in the image"
+            "image_uri or working_dir of cluster/runtime_env.yaml; packages are best in the image"
         )
     if kind in ("JOB_SUPERVISOR_ACTOR_UNSCHEDULABLE", "JOB_SUPERVISOR_ACTOR_START_TIMEOUT"):
         return f"the head has no room to start it ({_cause_line(said)}): look at `ray status` there"

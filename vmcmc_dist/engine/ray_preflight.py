@@ -109,7 +109,7 @@ def _placed(each: dict[str, float], workers: int, wait: float):
 
 def _where(placed: list[str], workers: int) -> str:
     if placed:
-        return ranks_line([(address, []) for address in sorted(placed)])
+        return ranks_line(sorted(placed))
     return (
         f"{workers}, not placed yet: the cluster is busy or has machines to start; what is not "
         "there could not be looked at"

@@ -80,7 +80,7 @@ def look_at(
 
     mark = f".preflight-{secrets.token_hex(4)}"
     problem = leave_mark(config.out, mark)
-    temp_dir = ray._private.worker._global_node.get_session_dir_path()  # type: ignore[union-attr]
+    temp_dir = ray._private.worker._global_node.get_session_dir_path()  # type: ignore[attr-defined]
     found: dict[str, NodeReport | str] = {}
     probes: dict[str, Any] = {}
     for node in here:
