@@ -84,8 +84,11 @@ def check_package(folder: Path, env: dict[str, Any], needed: list[str]) -> int:
         ConfigError: a needed file is left out by .gitignore or the excludes.
         ResourceError: the directory is over Ray's limit; names the largest entries.
     """
+    from ray._private.ray_constants import DASHBOARD_CLIENT_MAX_SIZE
     from ray._private.runtime_env.packaging import GCS_STORAGE_MAX_SIZE
 
+    # the head's store takes 512 MiB, but the dashboard, through which a job comes, only 100 MiB
+    limit = min(GCS_STORAGE_MAX_SIZE, DASHBOARD_CLIENT_MAX_SIZE)
     files = packed_files(folder, env["excludes"])
     for name in [*needed, *_own_code(folder)]:
         if name not in files:
@@ -94,10 +97,10 @@ def check_package(folder: Path, env: dict[str, Any], needed: list[str]) -> int:
                 f"{RUNTIME_ENV} match it. Write the pattern with a leading slash (/data, not data)"
             )
     total = sum(size + ENTRY_BYTES + 2 * len(name) for name, size in files.items())
-    if total > GCS_STORAGE_MAX_SIZE:
+    if total > limit:
         raise ResourceError(
             f"the working directory {folder} is {_mib(total)}, Ray takes at most "
-            f"{_mib(GCS_STORAGE_MAX_SIZE)}. The largest in it:\n"
+            f"{_mib(limit)} with a job. The largest in it:\n"
             + "\n".join(f"  {_mib(size):>12}  {name}" for name, size in largest(files))
             + f"\nMove data out of it, or name these under excludes in {folder / RUNTIME_ENV}."
         )
