@@ -13,6 +13,7 @@ import sys
 import tempfile
 import time
 import urllib.request
+from contextlib import suppress
 from pathlib import Path
 
 import vmcmc_dist
@@ -66,7 +67,15 @@ class Head:
         }  # fmt: skip
         words = [f"--{name}={value}" for name, value in options.items()]
         self.process = subprocess.Popen(
-            [str(BIN / "ray"), "start", "--head", "--block", "--disable-usage-stats", *words, *more],
+            [
+                str(BIN / "ray"),
+                "start",
+                "--head",
+                "--block",
+                "--disable-usage-stats",
+                *words,
+                *more,
+            ],
             stdout=(self.folder / "head.log").open("w"),
             stderr=subprocess.STDOUT,
             start_new_session=True,
@@ -92,14 +101,12 @@ class Head:
             return json.load(answer)
 
     def close(self) -> None:
-        """End it, and whatever of it stands in another process group."""
-        self.process.send_signal(signal.SIGTERM)
-        try:
-            self.process.wait(20)
-        except subprocess.TimeoutExpired:
-            os.killpg(self.process.pid, signal.SIGKILL)
+        """End it at once (a SIGTERM would drain it first), and whatever of it stands elsewhere."""
+        os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait(20)
         for pid in self.pids():
-            os.kill(pid, signal.SIGKILL)
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def pids(self, word: str = "") -> list[int]:
@@ -130,7 +137,8 @@ class Desk:
     def start(self, *words: str, shell: str = "", **environment: str) -> subprocess.Popen:
         command = [sys.executable, "-m", "vmcmc_dist", *words]
         if words and words[0] in ("submit", "preflight"):
-            command += ["--address", self.head.address, "--python", sys.executable]
+            command += ["--address", self.head.address]
+            command += [] if "--python" in words else ["--python", sys.executable]
         return subprocess.Popen(
             ["bash", "-c", shell] if shell else command,
             cwd=self.folder,
