@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import boto3
 import pytest
+import s3fs
 from moto.server import ThreadedMotoServer
 
 from vmcmc_dist.engine.reach import leave_mark, reach_out, take_mark
@@ -21,7 +22,9 @@ def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
         monkeypatch.setenv(name, "test")
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
     boto3.client("s3").create_bucket(Bucket="for-runs")
+    s3fs.S3FileSystem.clear_instance_cache()  # one of another test would keep its endpoint
     yield "s3://for-runs/runs"
+    s3fs.S3FileSystem.clear_instance_cache()
     server.stop()
 
 
