@@ -199,13 +199,7 @@ def validate(config: Config) -> None:
     if config.name in ("", ".", "..") or any(c in config.name for c in "/\\:"):
         raise ConfigError(f"name must be a plain folder name, got {config.name!r}")
     train, workers = config.train, config.resources.workers
-    share = workers * train.accumulation
-    for key, count in (("train.batch_size", train.batch_size), ("train.chains", train.chains)):
-        if count % share:
-            raise ConfigError(
-                f"{key}={count} cannot be split over {workers} workers × "
-                f"{train.accumulation} micro-batches; make it a multiple of {share}"
-            )
+    _check_workers(config)
     if config.launcher == "local" and workers > 1:
         raise ConfigError(
             f"launcher=local is one process; for resources.workers={workers} use launcher=ray, "
@@ -242,6 +236,31 @@ def validate(config: Config) -> None:
         for key, net in (("energy.net", config.energy.net), ("vae.net", config.vae.net)):
             if net != "mlp":
                 raise ConfigError(f"{key}={net} is for images; data.source=toy2d needs mlp")
+
+
+def _check_workers(config: Config) -> None:
+    """Whether the batch can be split over any number of workers that there may be."""
+    train, most = config.train, config.resources.workers
+    least = config.resources.min_workers or most
+    if least > most:
+        raise ConfigError(
+            f"resources.min_workers={least} is more than resources.workers={most}; set at most "
+            f"{most}, or 0 for a fixed number"
+        )
+    if least < most and config.launcher in ("local", "torchrun"):
+        raise ConfigError(
+            f"resources.min_workers={least}: only Ray changes the number of workers; set "
+            "launcher=ray, or resources.min_workers=0"
+        )
+    for workers in range(least, most + 1):
+        share = workers * train.accumulation
+        for key, count in (("train.batch_size", train.batch_size), ("train.chains", train.chains)):
+            if count % share:
+                every = math.lcm(*range(least, most + 1)) * train.accumulation
+                raise ConfigError(
+                    f"{key}={count} cannot be split over {workers} workers × "
+                    f"{train.accumulation} micro-batches; make it a multiple of {every}"
+                )
 
 
 def _check_ranges(node: Any) -> None:

@@ -16,6 +16,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -44,12 +45,21 @@ class Call(Protocol):
 
 
 class Beside:
-    """At most one evaluation at a time; the checkpoint that it reads is held."""
+    """At most one evaluation at a time; the checkpoint that it reads is held.
+
+    ``beat`` is called again and again while the last one is waited for.
+    """
 
     def __init__(
-        self, config: Config, folder: RunFolder, checkpoints: CheckpointFolder, images: int
+        self,
+        config: Config,
+        folder: RunFolder,
+        checkpoints: CheckpointFolder,
+        images: int,
+        beat: Callable[[], None] = lambda: None,
     ):
         self.config, self.folder, self.checkpoints = config, folder, checkpoints
+        self.beat = beat
         self.settings = config.evaluation
         self.seen = images  # the last checkpoint that was evaluated, or passed over
         self.call: Call | None = None
@@ -146,6 +156,7 @@ class Beside:
             if self.folder.stop.exists():
                 self.close()
                 return []
+            self.beat()
             time.sleep(0.1)
         return self.collect()
 

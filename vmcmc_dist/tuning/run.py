@@ -12,7 +12,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from vmcmc_dist.config import Config, override
-from vmcmc_dist.engine.ray_launch import end_leftovers, first_line, start_ray
+from vmcmc_dist.engine.ray_groups import first_line
+from vmcmc_dist.engine.ray_launch import end_leftovers, start_ray
 from vmcmc_dist.errors import ResourceError, UserError
 from vmcmc_dist.tuning.config import Sweep
 from vmcmc_dist.tuning.donor import settings_in_checkpoint

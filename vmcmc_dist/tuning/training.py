@@ -162,10 +162,10 @@ class ManyWorkers:
         self.thread.start()
 
     def _run(self) -> None:
-        from vmcmc_dist.engine.ray_launch import launch
+        from vmcmc_dist.engine.ray_groups import Groups
 
         try:
-            self.result = launch(self.config, self.manifest)
+            self.result = Groups(self.config, self.manifest).run()
         except BaseException as error:  # raised where the trial is driven
             self.error = error
 
