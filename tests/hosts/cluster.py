@@ -86,7 +86,12 @@ class Cluster:
         )
 
     def _started(self, host: Host, process: subprocess.Popen) -> None:
+        """Wait for it; once more if it failed: Ray gives a node 30 seconds, also on a full CPU."""
         output, _ = process.communicate(timeout=120)
+        if process.returncode:
+            self.stop(host)
+            process = self._start(host)
+            output, _ = process.communicate(timeout=120)
         if process.returncode:
             raise RuntimeError(f"ray start on {host.name}: {output[-3000:]}")
 
