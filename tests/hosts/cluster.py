@@ -38,6 +38,7 @@ class Cluster:
 
     def __init__(self, network: Network, workers: int, cpus: int = 1):
         self.network, self.cpus = network, cpus
+        self.draining: list[Host] = []
         self.token = network.folder / "token"
         self.token.write_text(secrets.token_hex(32))
         self.token.chmod(0o600)
@@ -85,7 +86,12 @@ class Cluster:
         )
 
     def _started(self, host: Host, process: subprocess.Popen) -> None:
+        """Wait for it; once more if it failed: Ray gives a node 30 seconds, also on a full CPU."""
         output, _ = process.communicate(timeout=120)
+        if process.returncode:
+            self.stop(host)
+            process = self._start(host)
+            output, _ = process.communicate(timeout=120)
         if process.returncode:
             raise RuntimeError(f"ray start on {host.name}: {output[-3000:]}")
 
@@ -103,11 +109,12 @@ class Cluster:
             if node["raylet"].get("state") == "ALIVE"
         }
 
-    def wait_for_nodes(self, count: int, timeout: float = 60) -> None:
+    def wait_for_nodes(self, count: int, timeout: float = 120) -> None:
         wait_until(lambda: len(self.nodes()) == count, timeout, f"{count} nodes")
 
     def drain(self, host: Host, seconds: int) -> None:
         """A spot notice: the host goes away after that long."""
+        self.draining.append(host)
         self.head.run(
             sys.executable, "-m", "ray.scripts.scripts", "drain-node",
             "--address", f"{self.head.address}:{PORT}",
@@ -117,27 +124,33 @@ class Cluster:
         )  # fmt: skip
 
     def mend(self) -> None:
-        """Ends all jobs, joins all cables, starts Ray where it is gone."""
+        """Ends all jobs, and mends the hosts."""
+        for job in self._get("/api/jobs/"):
+            if job["status"] in ("PENDING", "RUNNING"):
+                self.head.kill("vmcmc_dist", "train")
+        self.mend_hosts()
+        wait_until(
+            lambda: not any(host.processes("TrainWorker") for host in self.hosts), 60, "free hosts"
+        )
+
+    def mend_hosts(self) -> None:
+        """Joins all cables, wakes what is stopped, starts Ray where it is gone or going."""
         for host in self.network.hosts:
             if host.name in self.network.cables:
                 self.network.good(host)
             self.network.join(host)
             host.kill("ray::", signal_=signal.SIGCONT)
-        for job in self._get("/api/jobs/"):
-            if job["status"] in ("PENDING", "RUNNING"):
-                self.head.kill("vmcmc_dist", "train")
         for host in self.hosts:
-            if host.address not in self.nodes() or not host.processes("raylet"):
+            gone = host.address not in self.nodes() or not host.processes("raylet/raylet")
+            if gone or host in self.draining:
                 self.restart(host)
+        self.draining.clear()
         self.wait_for_nodes(len(self.network.hosts))
-        wait_until(
-            lambda: not any(host.processes("TrainWorker") for host in self.hosts), 60, "free hosts"
-        )
 
     def restart(self, host: Host) -> None:
         """Ray ends on a host, and starts anew."""
         self.stop(host)
-        wait_until(lambda: host.address not in self.nodes(), 60, f"the loss of {host.name}")
+        wait_until(lambda: host.address not in self.nodes(), 120, f"the loss of {host.name}")
         self.start(host)
 
     # -- jobs -----------------------------------------------------------------------------------

@@ -77,7 +77,7 @@ class Job:
         """The hosts that a worker runs on now."""
         return [host for host in self.cluster.hosts if host.processes("ray::", "TrainWorker")]
 
-    def again_after(self, what: str, fault: float, timeout: float = 150) -> float:
+    def again_after(self, what: str, fault: float, timeout: float = 300) -> float:
         """Seconds from the fault (``time.time()``) until a later group has made a checkpoint.
 
         Written down under ``what`` in build/survival.jsonl.

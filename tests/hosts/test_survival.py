@@ -50,12 +50,12 @@ def test_a_killed_raylet(calm: Job, new_job: NewJob) -> None:
 
 
 def test_a_host_that_is_cut_off(calm: Job, new_job: NewJob, cluster: Cluster) -> None:
-    job = started(new_job("cut-off"))
+    job = started(new_job("cut-off", "resources.hang_timeout=30"))
     fault, host = time.time(), job.hosts()[0]
     cluster.network.cut(host)
     job.again_after("a host cut off", fault)
     assert_survived(job, calm)
-    wait_until(lambda: not host.processes("TrainWorker"), 60, "end of the worker cut off")
+    wait_until(lambda: not host.processes("TrainWorker"), 150, "end of the worker cut off")
     cluster.network.join(host)
     cluster.restart(host)
     assert host.address in cluster.nodes()
