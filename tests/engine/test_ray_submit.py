@@ -216,7 +216,7 @@ def test_an_environment_that_ray_cannot_make(desk) -> None:
 
 @pytest.mark.slow
 def test_a_killed_driver_is_submitted_again_and_the_run_goes_on(desk) -> None:
-    long = ("name=long", "train.images=640000", "resources.preflight=off")
+    long = ("name=long", "train.images=640000", "resources.preflight=none")
     process = desk.start("submit", "small.yaml", *long, "--follow", "--retries", "1")
     checkpoints, until = desk.out / "long" / "checkpoints", time.monotonic() + 120
     while not list(checkpoints.glob("0*")) and time.monotonic() < until:

@@ -106,7 +106,7 @@ class ResourcesConfig:
     address: Optional[str] = setting(  # noqa: UP045  (OmegaConf reads this spelling)
         None, "Ray cluster to join (auto inside `ray job submit`); empty = a local one"
     )
-    preflight: Literal["auto", "full", "off"] = setting(
+    preflight: Literal["auto", "full", "none"] = setting(
         "auto",
         "on a cluster, before the first step: auto looks at every machine; full waits for machines "
         "that have to start, and measures sums over the network as well",

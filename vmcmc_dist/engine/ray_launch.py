@@ -140,7 +140,7 @@ class RayRun:
     def _body(self) -> None:
         try:
             start_ray(self._config)
-            if not self._own and self._config.resources.preflight != "off":
+            if not self._own and self._config.resources.preflight != "none":
                 preflight(self._config, self._say)
             self._looked.set()
             manifest = self._data.get()
