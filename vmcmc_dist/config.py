@@ -73,7 +73,7 @@ class Config:
 
 RESUMABLE = (
     "out", "preset", "launcher", "train.images", "train.max_minutes", "train.log_images",
-    "train.sample_images", "train.checkpoint_images", "train.keep", "train.best",
+    "train.sample_images", "train.pictures", "train.checkpoint_images", "train.keep", "train.best",
     "energy.zero_stage", "vae.zero_stage", "data.root", "data.shards", "data.workers",
     "data.prefetch", "data.cache_mb", "data.verify", "data.prepare_workers",
     "data.retry_s", "data.stall_s",

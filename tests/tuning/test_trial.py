@@ -95,6 +95,7 @@ def test_a_trial_is_the_run_of_vmcmc_train(process, make_sweep: Make) -> None:
         assert (warm.run("0001").path / name).exists(), name
 
 
+@pytest.mark.slow
 def test_a_trial_that_was_left_goes_on_from_its_checkpoint(process) -> None:
     left, whole = process("name=left"), process("name=whole")
     whole.begin("0000", langevin__step_size=0.3)
@@ -113,6 +114,7 @@ def test_a_trial_that_was_left_goes_on_from_its_checkpoint(process) -> None:
     )
 
 
+@pytest.mark.slow
 def test_a_finished_trial_is_told_again_without_training(process) -> None:
     one = process()
     one.begin("0000", langevin__step_size=0.3)
@@ -199,6 +201,7 @@ def test_who_is_replaced_gets_the_donors_weights_and_trains_on_with_new_settings
     assert exploit["settings"] == {"langevin.step_size": 0.36}
 
 
+@pytest.mark.slow
 def test_what_was_adopted_once_is_not_adopted_again(process, tmp_path: Path) -> None:
     """A process that dies after it went on from the donor goes on from its own checkpoint."""
     one = process("train.images=2560")

@@ -16,6 +16,7 @@ from typing import Any
 import psutil
 import pytest
 
+from vmcmc_dist.cli import main
 from vmcmc_dist.config import flatten, load_config, to_dict
 from vmcmc_dist.engine.checkpoint import CheckpointFolder, load_checkpoint
 from vmcmc_dist.engine.resources import cpu_count
@@ -136,6 +137,7 @@ def test_a_search_finds_a_best_config_and_is_not_done_twice(command) -> None:
     assert status == 0 and "3 done" in out and search.folder.table.read_text() == table
 
 
+@pytest.mark.slow
 def test_a_trial_that_no_node_can_hold_is_said_within_a_minute(command) -> None:
     started = time.monotonic()
     status, out, err = command("big")("cpus_per_trial=999")
@@ -143,24 +145,26 @@ def test_a_trial_that_no_node_can_hold_is_said_within_a_minute(command) -> None:
     assert time.monotonic() - started < 60
 
 
-def test_a_sweep_over_a_key_that_is_not_there_exits_with_two(command, sweep_file) -> None:
+def test_a_sweep_over_a_key_that_is_not_there_exits_with_two(sweep_file, capsys) -> None:
     text = sweep_file.read_text().replace("langevin.step_size", "langevin.stepsize")
     sweep_file.write_text(text)
-    status, out, err = command("typo")()
-    assert status == 2 and "did you mean langevin.step_size" in err and "Traceback" not in err
+    assert main(["tune", str(sweep_file), f"out={sweep_file.parent}"]) == 2
+    out, err = capsys.readouterr()
+    assert "did you mean langevin.step_size" in err and "Traceback" not in out + err
+    assert not (sweep_file.parent / "toy").exists()
 
 
 @pytest.mark.slow
 def test_the_search_goes_on_after_its_driver_was_killed(command) -> None:
     calm, killed = command("calm"), command("killed")
-    settings = ("trials=6", "train.images=6400", "seed=3")
+    settings = ("trials=4", "train.images=3840", "seed=3")
     status, out, err = calm(*settings)
     assert status == 0, out + err
     process = killed.start(*settings)
     killed.wait_for(
         lambda events: (
-            sum(e.status == "done" for e in events) >= 2
-            and any(e.status == "running" and 0 < e.images < 6400 for e in latest(events))
+            sum(e.status == "done" for e in events) >= 1
+            and any(e.status == "running" and 0 < e.images < 3840 for e in latest(events))
         ),
         process,
     )
@@ -170,10 +174,10 @@ def test_the_search_goes_on_after_its_driver_was_killed(command) -> None:
     written = {n: killed.folder.trial(n).metrics.stat().st_mtime_ns for n in done}
     status, out, err = killed(*settings)
     assert status == 0, out + err
-    assert "going on: " in out and "6 done" in out
+    assert "going on: " in out and "4 done" in out
     assert all(killed.folder.trial(n).metrics.stat().st_mtime_ns == t for n, t in written.items())
     events = killed.folder.events()
-    assert sum(e.status == "done" for e in events) == 6
+    assert sum(e.status == "done" for e in events) == 4
     for number, event in calm.folder.trials().items():
         again = killed.folder.trials()[number]
         assert (again.settings, again.figures) == (event.settings, event.figures), number
@@ -193,15 +197,15 @@ def lines(command: Command, number: str) -> list[dict[str, Any]]:
 @pytest.mark.slow
 def test_killed_trials_go_on_from_their_checkpoints(command) -> None:
     calm, killed = command("calm"), command("killed")
-    settings = ("trials=4", "train.images=6400", "max_failures=3")
+    settings = ("trials=3", "train.images=3840", "max_failures=3")
     status, out, err = calm(*settings)
     assert status == 0, out + err
     process, rng = killed.start(*settings), random.Random(0)
-    for at in (1, 3):
-        killed.wait_for(lambda e, at=at: sum(x.images > 640 for x in e) > 4 * at, process)
+    for at in (0, 1):
+        killed.wait_for(lambda e, at=at: sum(x.images > 640 for x in e) > 3 * at, process)
         os.kill(rng.choice(trial_processes(process)).pid, signal.SIGKILL)
     status, out, err = ended(process, 280)
-    assert status == 0 and "4 done" in out and "died and is started again" in out, out + err
+    assert status == 0 and "3 done" in out and "died and is started again" in out, out + err
     trials = killed.folder.trials()
     assert 1 <= sum(e.failures for e in trials.values()) <= 2
     for number, event in calm.folder.trials().items():
@@ -213,7 +217,7 @@ def test_killed_trials_go_on_from_their_checkpoints(command) -> None:
 @pytest.mark.slow
 def test_a_trial_that_dies_too_often_is_given_up_and_the_others_are_not(command) -> None:
     search = command("given-up")
-    process = search.start("trials=3", "train.images=6400", "max_failures=0")
+    process = search.start("trials=3", "train.images=3840", "max_failures=0")
     search.wait_for(lambda events: any(e.images > 640 for e in events), process)
     os.kill(trial_processes(process)[0].pid, signal.SIGKILL)
     status, out, err = ended(process, 280)
@@ -227,7 +231,7 @@ def test_a_trial_that_dies_too_often_is_given_up_and_the_others_are_not(command)
 @pytest.mark.slow
 def test_ctrl_c_saves_the_trials_and_the_same_command_goes_on(command) -> None:
     search = command("interrupted")
-    settings = ("trials=3", "train.images=64000")
+    settings = ("trials=2", "train.images=19200")
     process = search.start(*settings)
     search.wait_for(lambda events: any(e.images > 640 for e in events), process)
     os.killpg(process.pid, signal.SIGINT)
@@ -237,11 +241,12 @@ def test_ctrl_c_saves_the_trials_and_the_same_command_goes_on(command) -> None:
     assert time.monotonic() - asked < 60
     assert "the same command again" in out and "Traceback" not in out
     saved = [int(p.name) for p in CheckpointFolder(search.folder.trial("0000").checkpoints).all()]
-    assert search.folder.trials()["0000"].status == "running" and max(saved) % 640
-    status, out, err = search(*settings, "train.images=64000", timeout=280)
-    assert status == 0 and "3 done" in out, out + err
-    (first,) = [r for r in lines(search, "0000") if r["kind"] == "train" and r["images"] == 320]
-    assert first["iteration"] == 10
+    first = search.folder.trials()["0000"]
+    assert first.status == "running" and max(saved) >= first.images
+    status, out, err = search(*settings)
+    assert status == 0 and "2 done" in out, out + err
+    records = [r["images"] for r in lines(search, "0000") if r["kind"] == "train"]
+    assert records == sorted(set(records)) and {320, 640, 19200} <= set(records)
 
 
 @pytest.mark.slow
@@ -258,8 +263,9 @@ def test_asha_stops_the_worse_trials_at_their_rungs(command) -> None:
     rung: dict[int, list[float]] = {}
     for event in search.folder.events():
         if event.status == "stopped":  # no better than the best third of those seen before
-            before = rung[event.images]
-            assert sum(v < event.figures["kl_data_model"] for v in before) >= len(before) / 3
+            before = rung[event.images][:-1]  # its own is the last
+            better = sum(v < event.figures["kl_data_model"] for v in before)
+            assert better >= len(before) / 3 - 1e-9
         if event.images in (640, 1920) and event.status == "running":
             rung.setdefault(event.images, []).append(event.figures["kl_data_model"])
 
@@ -267,19 +273,20 @@ def test_asha_stops_the_worse_trials_at_their_rungs(command) -> None:
 @pytest.mark.slow
 def test_a_population_copies_its_best_and_goes_on_after_a_kill(command) -> None:
     search = command("pbt")
-    settings = ("trials=4", "train.images=12800", "scheduler=pbt", "pbt.quantile=0.5")
+    settings = ("trials=3", "train.images=3840", "scheduler=pbt", "pbt.quantile=0.5")
     process = search.start(*settings)
 
     def copied(_: list[Event]) -> bool:
-        return sum(len(exploits(search, f"{n:04d}")) for n in range(4)) >= 2
+        return sum(len(exploits(search, f"{n:04d}")) for n in range(3)) >= 1
 
     search.wait_for(copied, process)
     os.killpg(process.pid, signal.SIGKILL)
     process.communicate()
     status, out, err = search(*settings)
-    assert status == 0 and "4 done" in out, out + err
+    assert status == 0 and "3 done" in out, out + err
     for number, event in search.folder.trials().items():
-        assert event.images == 12800
+        assert event.images == 3840
+        assert len(exploits(search, number)) <= 5  # once an interval, not again and again
         for key, value in event.settings.items():
             low, high = {"langevin.step_size": (0.1, 2.0), "energy.lr": (1e-4, 1e-2)}[key]
             assert low <= value <= high

@@ -25,6 +25,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     tune = what.add_parser("tune", help="what a trial of a sweep costs, against Ray alone")
     tune.add_argument("--trials", type=int, default=300)
     tune.add_argument("--kills", type=int, default=5, help="processes killed at random moments")
+    tune.add_argument("--minutes", type=float, default=0, help="begin no more trials after; 0: all")
     tune.add_argument("--out", default="build/bench_tune.json", help="where the figures go")
     tune.set_defaults(run=run_tune)
 
@@ -64,8 +65,8 @@ def run_tune(options: argparse.Namespace) -> int:
 
     from vmcmc_dist.tuning.bench import bench_tune
 
-    record = bench_tune(options.trials, options.kills)
-    record.write(Path(options.out))
+    out = Path(options.out)
+    record = bench_tune(options.trials, options.kills, options.minutes, out=out)
     print(record.table())
     print(f"written to {options.out}")
     return 0

@@ -52,6 +52,7 @@ class TrainConfig:
     log_images: int = setting(2_000, "a line of metrics every", unit="images", ge=1)
     sample_images: int = setting(20_000, "a sample grid every", unit="images", ge=1)
     sample_count: int = setting(64, "samples in a grid and in the metrics beside it", ge=4)
+    pictures: bool = setting(True, "draw those grids; false: only the metrics beside them")
     checkpoint_images: int = setting(50_000, "a checkpoint every", unit="images", ge=1)
     keep: int = setting(2, "latest checkpoints kept, beside the best", ge=1)
     best: str = setting(

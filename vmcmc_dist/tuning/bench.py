@@ -10,6 +10,7 @@ nets, whose processes are killed at random.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import random
@@ -40,10 +41,11 @@ energy: {net: mlp, width: 8, depth: 1, lr: 1e-3}
 vae: {net: mlp, width: 8, depth: 1, latent_dim: 2, sigma: 0.3, lr: 1e-3, data_weight: 0.5}
 langevin: {steps: 2, step_size: 0.2}
 train: {images: 64, batch_size: 16, log_images: 64, sample_images: 64, checkpoint_images: 32,
-        precision: fp32, keep: 1}
+        precision: fp32, keep: 1, pictures: false}
 """
 SPACE = {"langevin.step_size": {"log": [0.1, 2.0]}, "energy.lr": {"log": [1e-4, 1e-2]}}
 SAMPLES = 20
+FLOOR_TRIALS = 200
 
 
 @dataclass
@@ -116,17 +118,25 @@ class TuneBench:
 
 
 def bench_tune(
-    trials: int = 300, kills: int = 5, seed: int = 0, say: Callable[[str], Any] = print
+    trials: int = 300,
+    kills: int = 5,
+    minutes: float = 0.0,
+    seed: int = 0,
+    out: Path = Path("build/bench_tune.json"),
+    say: Callable[[str], Any] = print,
 ) -> TuneBench:
-    """Measure; about a minute per hundred trials on two cores."""
+    """Measure; after ``minutes`` of the real trials no more of them are begun (0: no limit).
+
+    The figures are written to ``out`` again and again as the search goes on.
+    """
     with tempfile.TemporaryDirectory(prefix="vmcmc-bench-") as folder:
         path = Path(folder)
         (path / "stub.yaml").write_text(CONFIG)
         sweep = Sweep(
             name="bench", out=folder, config=str(path / "stub.yaml"), space=SPACE, trials=trials,
-            metric="kl_data_model", max_failures=5, seed=seed,
+            metric="kl_data_model", max_failures=5, seed=seed, minutes=minutes,
         )  # fmt: skip
-        bench = Bench(sweep, kills, say)
+        bench = Bench(sweep, kills, out, say)
         with Terminal(path / "log.txt") as terminal:
             bench.say = lambda text: terminal.console.print(text, markup=False)
             try:
@@ -139,23 +149,24 @@ def bench_tune(
 class Bench(SweepRun):
     """The measures, in the thread that holds Ray."""
 
-    def __init__(self, sweep: Sweep, kills: int, say: Callable[[str], Any]):
+    def __init__(self, sweep: Sweep, kills: int, out: Path, say: Callable[[str], Any]):
         base = base_config(sweep)
         found = dials(sweep.space, base)
         folder = SweepFolder(sweep.folder)
         super().__init__(sweep, base, folder, found, RandomSearch(found, sweep), None, say)
-        self.kills = kills
+        self.kills, self.out = kills, out
         self.record = TuneBench(sweep.trials, cpu_count(), commit=describe_commit())
 
     def _search(self) -> None:
-        trials, record = self.sweep.trials, self.record
+        trials, record = min(self.sweep.trials, FLOOR_TRIALS), self.record
         record.actor_call = bare_calls(trials)
         self.say(f"call of a warm actor: {1000 * record.actor_call:.1f} ms")
         record.tune_trial = plain_tune(trials, record.slots)
         self.say(f"empty trial of Ray Tune: {1000 * record.tune_trial:.1f} ms")
         from vmcmc_dist.tuning.empty import EmptyTrial
 
-        wall = self._trials(SweepFolder(self.sweep.folder.parent / "empty"), EmptyTrial, {})
+        few = SweepFolder(self.sweep.folder.parent / "empty")
+        wall = self._trials(few, EmptyTrial, {}, trials)
         record.empty_trial = wall * record.slots / trials
         self.say(f"empty trial, our queue and table: {1000 * record.empty_trial:.1f} ms")
         self._real()
@@ -165,18 +176,31 @@ class Bench(SweepRun):
 
         times: dict[str, dict[str, float]] = {}
         killer = Killer(self.kills, self.sweep.trials, self.sweep.seed)
-        self.follow = lambda ended: self._sample(ended, killer)
-        wall = self._trials(self.folder, TrainingTrial, times)
-        record, events = self.record, self.folder.trials()
-        record.wall, record.real_trial = wall, wall * record.slots / self.sweep.trials
-        record.kills = killer.killed
-        record.done = sum(e.status == DONE for e in events.values())
-        record.retried = sum(e.failures > 0 for e in events.values())
-        calm = {n: t for n, t in times.items() if not events[n].failures and "first_step" in t}
-        fill_times(record, calm)
+        began = time.monotonic()
 
-    def _trials(self, folder: SweepFolder, kind: type, times: dict[str, dict[str, float]]) -> float:
-        """Wall seconds of the search with trials of this kind."""
+        def follow(ended: int) -> None:
+            if self._sample(ended, killer):
+                self._fill(killer, times, time.monotonic() - began)
+
+        self.follow = follow
+        wall = self._trials(self.folder, TrainingTrial, times, self.sweep.trials)
+        self._fill(killer, times, wall)
+
+    def _fill(self, killer: Killer, times: dict[str, dict[str, float]], wall: float) -> None:
+        """All figures as they are now, written down: a bench that is cut off leaves them."""
+        record, events = self.record, self.folder.trials()
+        record.done = sum(e.status == DONE for e in events.values())
+        record.wall, record.real_trial = wall, wall * record.slots / max(1, record.done)
+        record.kills = killer.killed
+        record.retried = sum(e.failures > 0 for e in events.values())
+        calm = {n: t for n, t in times.items() if not events[n].failures and "end" in t}
+        fill_times(record, calm)
+        record.write(self.out)
+
+    def _trials(
+        self, folder: SweepFolder, kind: type, times: dict[str, dict[str, float]], trials: int
+    ) -> float:
+        """Wall seconds of a search of ``trials`` trials of this kind."""
         from ray.tune.schedulers import FIFOScheduler
 
         from vmcmc_dist.tuning.controller import run_trials
@@ -193,14 +217,16 @@ class Bench(SweepRun):
             ended += 1
             self.follow(ended)
 
-        ledger = Ledger(folder, self.sweep, self.search, count, times)
+        search = RandomSearch(self.dials, dataclasses.replace(self.sweep, trials=trials))
+        ledger = Ledger(folder, self.sweep, search, count, times)
         queue = TrialQueue(
-            self.search,
+            search,
             [],
             folder.path,
             room=room_for(self.sweep),
             places=places_of(self.sweep),
             max_failures=self.sweep.max_failures,
+            minutes=self.sweep.minutes,
         )
         began = time.monotonic()
         run_trials(queue, FIFOScheduler(), ledger, folder.tune, lambda: False, kind)
@@ -208,19 +234,20 @@ class Bench(SweepRun):
 
     follow: Callable[[int], None] = staticmethod(lambda ended: None)
 
-    def _sample(self, ended: int, killer: Killer) -> None:
+    def _sample(self, ended: int, killer: Killer) -> bool:
+        """Kill if it is time; whether this was a moment to look at memory and table."""
         killer.look(ended)
-        every = max(1, self.sweep.trials // SAMPLES)
-        if ended % every and ended != 1:
-            return
+        every = max(2, self.sweep.trials // SAMPLES)
+        if ended % every:
+            return False
         record = self.record
         record.ended.append(ended)
         record.memory_mb.append(round(psutil.Process().memory_info().rss / 1e6, 1))
         sizes = [p.memory_info().rss / 1e6 for p in trial_processes()]
         record.trial_memory_mb.append(round(max(sizes, default=0.0), 1))
         record.table_kb.append(round(self.folder.table.stat().st_size / 1024, 1))
-        if ended > 1:
-            self.say(f"{ended:,} of {self.sweep.trials:,} trials, {killer.killed} killed")
+        self.say(f"{ended:,} of {self.sweep.trials:,} trials, {killer.killed} killed")
+        return True
 
 
 class Killer:
@@ -267,6 +294,8 @@ def fill_times(record: TuneBench, times: dict[str, dict[str, float]]) -> None:
     pairs = [(a, b) for ts in by_process.values() for a, b in zip(ts, ts[1:], strict=False)]
     starts = [t["first_step"] - t["begun"] for t in warm]
     gaps = [b["begun"] - a["end"] for a, b in pairs]
+    if not pairs:
+        return
     record.start, record.start_p95 = middle_and_p95(starts)
     record.gap, record.gap_p95 = middle_and_p95(gaps)
     record.cold_start = statistics.median(t["first_step"] - t["begun"] for t in cold)
@@ -284,7 +313,7 @@ def bare_calls(calls: int) -> float:
 
     from vmcmc_dist.tuning.empty import EmptyActor
 
-    actor = ray.remote(num_cpus=1)(EmptyActor).remote()
+    actor: Any = ray.remote(num_cpus=1)(EmptyActor).remote()  # type: ignore[attr-defined]
     ray.get(actor.step.remote())
     began = time.monotonic()
     for _ in range(calls):

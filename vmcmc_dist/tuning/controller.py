@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ray.tune.execution.tune_controller import TuneController
-from ray.tune.experiment import Experiment
+from ray.tune.experiment import Experiment, Trial
 
 from vmcmc_dist.tuning.ledger import Ledger
 from vmcmc_dist.tuning.queue import TrialQueue
@@ -23,6 +23,17 @@ class Controller(TuneController):
 
     def checkpoint(self, force: bool = False, wait: bool = False) -> None:
         """Nothing to be written."""
+
+    def _maybe_reuse_cached_actor(self, trial: Trial) -> bool:
+        """As Ray Tune's, but a trial whose own process is on its way waits for it.
+
+        Given a warm process instead, its own would be thrown away half started; with trials
+        shorter than the start of a process, all but the first place would stay empty for ever.
+        """
+        own = self._trial_to_actor.get(trial)
+        if own is not None and self._actor_manager.is_actor_started(own):
+            return False
+        return super()._maybe_reuse_cached_actor(trial)
 
     def forget_ended(self) -> None:
         """Let go of trials that are over: a search of thousands stays as small as one of ten."""
@@ -58,6 +69,7 @@ def run_trials(
         reuse_actors=True,
     )
     queue.add_configurations([experiment])
+    controller.update_max_pending_trials(queue.most_pending)
     controller.setup_experiments([experiment], queue.total_samples)
     try:
         while not controller.is_finished() and not stop_now():

@@ -20,7 +20,7 @@ class TrialQueue(SearchAlgorithm):
     """What Ray Tune asks for trials.
 
     Never more of them than there is room for: a trial that waits for its place would hold none,
-    but Ray would keep asking for one.
+    but Ray would keep asking for one. A population is there as a whole, and takes turns.
     """
 
     def __init__(
@@ -30,12 +30,14 @@ class TrialQueue(SearchAlgorithm):
         folder: Path,
         *,
         room: int,
+        population: bool = False,
         places: PlacementGroupFactory,
         max_failures: int,
         minutes: float = 0.0,
         stopping: Callable[[], bool] = lambda: False,
     ):
-        self.search, self.folder, self.room = search, folder, room
+        self.search, self.folder, self.most_pending = search, folder, room
+        self.room = len(earlier) + search.count if population else room
         self.places, self.max_failures, self.stopping = places, max_failures, stopping
         self.until = time.monotonic() + 60 * minutes if minutes else float("inf")
         self.left = [(e.trial, e.settings) for e in earlier if e.status == RUNNING]

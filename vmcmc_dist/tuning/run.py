@@ -119,7 +119,6 @@ class SweepRun:
 
         sweep, folder = self.sweep, self.folder
         room = room_for(sweep)
-        os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(room)
         random.seed(sweep.seed)  # population-based training draws from Python's own
         earlier = self._earlier()
         self.ledger = Ledger(folder, sweep, self.search, self.say)
@@ -127,7 +126,8 @@ class SweepRun:
             self.search,
             earlier,
             folder.path,
-            room=len(earlier) + self.search.count if sweep.scheduler == "pbt" else room,
+            room=room,
+            population=sweep.scheduler == "pbt",
             places=places_of(sweep),
             max_failures=sweep.max_failures,
             minutes=sweep.minutes,

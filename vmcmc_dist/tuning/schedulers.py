@@ -34,6 +34,16 @@ class Population(PopulationBasedTraining):
         changed["trial"] = trial.config["trial"]
         return changed, operations
 
+    def _exploit(self, tune_controller: Any, trial: Any, trial_to_clone: Any) -> None:
+        """As Ray Tune's, but a replaced trial goes behind those that wait.
+
+        With its donor's age it would be the next to run, be replaced again, and so on, while the
+        donor waits.
+        """
+        super()._exploit(tune_controller, trial, trial_to_clone)
+        states = self._trial_state
+        states[trial].last_train_time = max(state.last_train_time for state in states.values())
+
 
 def domain(dial: Dial) -> Any:
     """The dial as Ray Tune draws from it."""

@@ -13,11 +13,12 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import functools
+import json
 import threading
 import time
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any, Protocol
 
 import torch
@@ -70,7 +71,7 @@ def start_training(config: Config, metrics: list[str]) -> Training:
         UserError: what cannot work here.
     """
     config = resolve(config)
-    manifest = _manifest(to_yaml(config.data), config)
+    manifest = _manifest(json.dumps(asdict(config.data), sort_keys=True), config)
     check_data(config, manifest)
     folder = RunFolder(f"{config.out}/{config.name}")
     folder.create()
