@@ -120,7 +120,7 @@ def test_every_yaml_of_the_folder_is_read_by_a_test(cluster: Path) -> None:
 
 def test_a_jobs_environment_sends_code_alone(cluster: Path) -> None:
     environment = yaml.safe_load((cluster / "runtime_env.yaml").read_text())
-    assert {".git", ".venv", "runs", "data"} <= set(environment["excludes"])
+    assert {"/.git", "/.venv*", "/runs", "/data"} <= set(environment["excludes"])
     from ray.runtime_env import RuntimeEnv
 
     assert RuntimeEnv(**environment)["env_vars"]["WDS_SECURE"] == "1"

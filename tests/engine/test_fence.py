@@ -40,7 +40,7 @@ def test_a_group_that_was_followed_writes_no_more(tmp_path: Path) -> None:
     try:
         old.meter.add(old.iterate())
         old.log()
-        old.save()
+        old.save(wait=True)
         second = fence.pass_on()
         before = files(folder.path)
         old.meter.add(old.iterate())
@@ -78,7 +78,12 @@ def test_a_notice_saves_and_leaves_and_nothing_is_lost(tmp_path: Path) -> None:
         context = WorkerContext(0, 1, torch.device("cpu"), notice=notice)
         trainer = Trainer(config, context, ensure_prepared(config.data), Restart())
         try:
-            return trainer.run()
+            steps = trainer.run()
+            while True:
+                try:
+                    next(steps)
+                except StopIteration as end:
+                    return end.value
         finally:
             trainer.close()
 
