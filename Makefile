@@ -9,7 +9,7 @@ STORES := .venv-swift
 export RAY_USAGE_STATS_ENABLED := 0
 
 .DEFAULT_GOAL := help
-.PHONY: help install browser stores train-celeba test test-slow test-gpu lint format bench clean
+.PHONY: help install browser hosts stores train-celeba test test-slow test-gpu lint format bench clean
 
 help: ## show this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -51,6 +51,14 @@ browser: ## a headless browser for the tests of `vmcmc report`, where root and a
 	    || echo "apt has no chromium-headless-shell: the browser's tests will be skipped"; \
 	else echo "no root or no apt: install Chromium yourself, or its tests will be skipped"; fi
 
+hosts: ## ip for the tests on several hosts, where root and apt are there
+	@command -v ip > /dev/null && command -v nsenter > /dev/null && exit 0; \
+	if [ "$$(id -u)" = 0 ] && command -v apt-get > /dev/null; then \
+	  get='apt-get install --yes --quiet --no-install-recommends iproute2 util-linux'; \
+	  $$get > /dev/null || { apt-get update --quiet > /dev/null && $$get > /dev/null; } \
+	    || echo "apt has no iproute2: the tests on several hosts will be skipped"; \
+	else echo "no root or no apt: the tests on several hosts will be skipped"; fi
+
 stores: $(STORES)/.ready ## OpenStack Swift, a second real S3 store for the tests, in .venv-swift
 
 $(STORES)/.ready: .ci/constraints-swift.txt
@@ -67,10 +75,12 @@ test-slow: $(READY) ## the tests that take minutes
 test-gpu: $(READY) ## the tests that need a CUDA device
 	$(BIN)/python -m pytest -m "gpu"
 
-lint: $(READY) ## ruff and mypy
+lint: $(READY) ## ruff, mypy, shellcheck and hadolint
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/shellcheck --external-sources cluster/*.sh
+	$(BIN)/hadolint cluster/Dockerfile
 
 format: $(READY) ## let ruff put the code into form
 	$(BIN)/ruff check --fix .

@@ -192,6 +192,10 @@ def test_two_runs_cannot_hide_in_a_path() -> None:
         (["launcher=local", "resources.workers=2"], ["launcher=ray", "torchrun"]),
         (["langevin.adjusted=true", "langevin.temperature=0"], ["langevin.temperature"]),
         (["langevin.final_scale=0.5"], ["langevin.final_scale", "langevin.schedule"]),
+        (
+            ["train.overlap=true", "vae.zero_stage=2"],
+            ["train.overlap=true", "vae.zero_stage=0", "got 2"],
+        ),
         (["vae.refined_weight=0"], ["vae.refined_weight", "vae.data_weight"]),
         (["data.source=toy2d"], ["energy.net=modern", "mlp"]),
     ],

@@ -28,7 +28,7 @@ OPEN = {
     "engine": {
         "langevin", "models", "teaching", "data", "evaluation", "config", "trained", "bench",
     },
-    "tuning": {"engine", "evaluation", "config", "trained"},
+    "tuning": {"engine", "evaluation", "data", "config", "trained"},
     "report": {"engine", "evaluation", "config"},
     "cli": ROOMS | {"config", "trained"},
     # the roots of the tree
@@ -53,6 +53,7 @@ ONLY_IN = {
     "fsspec": ("data/",),
     "s3fs": ("data/", "bench/reader_process.py"),
     "omegaconf": ("config.py",),
+    "optuna": ("tuning/search.py",),
     "tensorboard": ("engine/trackers.py",),
     "wandb": ("engine/trackers.py",),
     "mlflow": ("engine/trackers.py",),

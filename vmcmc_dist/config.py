@@ -75,7 +75,8 @@ class Config:
 
 RESUMABLE = (
     "out", "preset", "launcher", "train.images", "train.max_minutes", "train.log_images",
-    "train.sample_images", "train.checkpoint_images", "train.keep", "train.best",
+    "train.sample_images", "train.pictures", "train.checkpoint_images", "train.keep", "train.best",
+    "train.overlap",
     "energy.zero_stage", "vae.zero_stage", "data.root", "data.shards", "data.workers",
     "data.prefetch", "data.cache_mb", "data.verify", "data.prepare_workers",
     "data.retry_s", "data.stall_s",
@@ -110,21 +111,37 @@ def load_config(path: str | Path | None, overrides: Sequence[str] = ()) -> Confi
 T = TypeVar("T")
 
 
-def fill(cls: type[T], overrides: Sequence[str]) -> T:
-    """A dataclass of settings, filled strictly from ``key=value``.
+def fill(cls: type[T], overrides: Sequence[str], path: str | Path | None = None) -> T:
+    """A dataclass of settings, filled strictly from ``key=value`` and, before, from a YAML file.
 
         settings = fill(synthesis.Settings, ["n=500", "temperature=null"])
 
     Raises:
         ConfigError: as :func:`load_config`.
     """
-    try:
-        merged = OmegaConf.merge(OmegaConf.structured(cls), _dotlist(overrides))
-    except OmegaConfBaseException as error:
-        raise ConfigError(_explain(error)) from None
+    merged = OmegaConf.structured(cls)
+    layers = [] if path is None else [(f"{path}: ", _read_yaml(path))]
+    for origin, layer in [*layers, ("", _dotlist(overrides))]:
+        try:
+            merged = OmegaConf.merge(merged, layer)
+        except OmegaConfBaseException as error:
+            raise ConfigError(origin + _explain(error)) from None
     filled = cast(T, OmegaConf.to_object(merged))
     _check_ranges(filled)
     return filled
+
+
+def override(config: Config, settings: dict[str, Any]) -> Config:
+    """A copy with ``{"energy.lr": 2e-4}`` set, checked as by :func:`load_config`."""
+    base = OmegaConf.structured(config)
+    try:
+        for key, value in settings.items():
+            OmegaConf.update(base, key, value)
+    except OmegaConfBaseException as error:
+        raise ConfigError(_explain(error)) from None
+    changed = cast(Config, OmegaConf.to_object(base))
+    validate(changed)
+    return changed
 
 
 def config_from_dict(values: dict[str, Any]) -> Config:
@@ -141,8 +158,8 @@ def to_dict(config: Config) -> dict[str, Any]:
     return dataclasses.asdict(config)
 
 
-def to_yaml(config: Config) -> str:
-    """The resolved config as YAML; reading it back gives the same config."""
+def to_yaml(config: Any) -> str:
+    """The resolved config (or another dataclass) as YAML; reading it back gives the same."""
     return OmegaConf.to_yaml(OmegaConf.structured(config))
 
 
@@ -184,18 +201,19 @@ def validate(config: Config) -> None:
     if config.name in ("", ".", "..") or any(c in config.name for c in "/\\:"):
         raise ConfigError(f"name must be a plain folder name, got {config.name!r}")
     train, workers = config.train, config.resources.workers
-    share = workers * train.accumulation
-    for key, count in (("train.batch_size", train.batch_size), ("train.chains", train.chains)):
-        if count % share:
-            raise ConfigError(
-                f"{key}={count} cannot be split over {workers} workers × "
-                f"{train.accumulation} micro-batches; make it a multiple of {share}"
-            )
+    _check_workers(config)
     if config.launcher == "local" and workers > 1:
         raise ConfigError(
             f"launcher=local is one process; for resources.workers={workers} use launcher=ray, "
             "or start with torchrun"
         )
+    if train.overlap:
+        for key, stage in (("energy", config.energy.zero_stage), ("vae", config.vae.zero_stage)):
+            if stage:
+                raise ConfigError(
+                    f"train.overlap=true needs {key}.zero_stage=0, got {stage}: ZeRO reduces "
+                    "gradients as it partitions them"
+                )
     config.langevin.check()
     config.data.check()
     if config.out.startswith("s3://"):
@@ -226,6 +244,31 @@ def validate(config: Config) -> None:
                 raise ConfigError(f"{key}={net} is for images; data.source=toy2d needs mlp")
 
 
+def _check_workers(config: Config) -> None:
+    """Whether the batch can be split over any number of workers that there may be."""
+    train, most = config.train, config.resources.workers
+    least = config.resources.min_workers or most
+    if least > most:
+        raise ConfigError(
+            f"resources.min_workers={least} is more than resources.workers={most}; set at most "
+            f"{most}, or 0 for a fixed number"
+        )
+    if least < most and config.launcher in ("local", "torchrun"):
+        raise ConfigError(
+            f"resources.min_workers={least}: only Ray changes the number of workers; set "
+            "launcher=ray, or resources.min_workers=0"
+        )
+    for workers in range(least, most + 1):
+        share = workers * train.accumulation
+        for key, count in (("train.batch_size", train.batch_size), ("train.chains", train.chains)):
+            if count % share:
+                every = math.lcm(*range(least, most + 1)) * train.accumulation
+                raise ConfigError(
+                    f"{key}={count} cannot be split over {workers} workers × "
+                    f"{train.accumulation} micro-batches; make it a multiple of {every}"
+                )
+
+
 def _check_ranges(node: Any) -> None:
     """ConfigError naming the first field that is not finite or out of its bounds."""
     for key, item, value in walk(node):
@@ -248,11 +291,7 @@ def _dotlist(overrides: Sequence[str]) -> DictConfig:
         raise ConfigError(f"cannot read the settings {list(overrides)}: {error}") from None
 
 
-def _file_layers(
-    path: str | Path | None, command_line: DictConfig
-) -> Iterator[tuple[str, DictConfig]]:
-    if path is None:
-        return
+def _read_yaml(path: str | Path) -> DictConfig:
     if not Path(path).is_file():
         raise ConfigError(f"config file {path} is not there; try configs/faces.yaml")
     try:
@@ -261,6 +300,15 @@ def _file_layers(
         raise ConfigError(f"{path} is not readable as YAML: {error}") from None
     if not isinstance(content, DictConfig):
         raise ConfigError(f"{path} must hold a mapping of settings")
+    return content
+
+
+def _file_layers(
+    path: str | Path | None, command_line: DictConfig
+) -> Iterator[tuple[str, DictConfig]]:
+    if path is None:
+        return
+    content = _read_yaml(path)
     presets = content.pop("presets", None) or {}
     yield str(path), content
     if not presets:

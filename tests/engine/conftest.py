@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.engine.ray_head import Desk, Head
 from vmcmc_dist.engine.checkpoint import CheckpointFolder
 from vmcmc_dist.engine.run_folder import RunFolder, complete_lines
 
@@ -138,6 +139,20 @@ def new_run() -> Callable[..., Run]:
 @pytest.fixture(scope="session")
 def run_to_the_end() -> Iterator[Callable[..., tuple[int, str, str]]]:
     yield ended
+
+
+@pytest.fixture(scope="session")
+def cluster_head() -> Iterator[Head]:
+    """A Ray head that asks for a token, for all tests of jobs."""
+    head = Head()
+    yield head
+    head.close()
+
+
+@pytest.fixture
+def desk(cluster_head: Head, tmp_path: Path) -> Desk:
+    """A working directory to submit from."""
+    return Desk(tmp_path, cluster_head)
 
 
 def read_state(path: Path) -> dict[str, Any]:

@@ -2,15 +2,19 @@
 
     RANK=0 WORLD_SIZE=2 … python pair_of_workers.py OUT.json
 
-Writes, for each problem and ZeRO stage, the workers' mean losses over the iterations; and for each
-pair of stages the losses after the state of one was loaded into the other.
+Writes, for each problem and ZeRO stage, and with overlapped reductions, the workers' mean losses
+over the iterations; and for each pair of stages the losses after the state of one was loaded into
+the other; and under ``late`` how long the first worker's ``backward`` takes while the second comes
+half a second late, with and without overlap.
 """
 
 from __future__ import annotations
 
 import json
 import sys
+import time
 import warnings
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -42,7 +46,7 @@ def nets(problem: str):
     )
 
 
-def learners(problem: str, stage: int, world_size: int, weights=(None, None)):
+def learners(problem: str, stage: int, world_size: int, weights=(None, None), overlap=False):
     pair = nets(problem)
     for net, saved in zip(pair, weights, strict=True):
         if saved is not None:
@@ -56,6 +60,7 @@ def learners(problem: str, stage: int, world_size: int, weights=(None, None)):
             micro_batch=batch,
             device=torch.device("cpu"),
             sampled=sampled,
+            overlap=overlap,
         )
         for net, sampled in zip(pair, ("", "decoder"), strict=True)
     ]
@@ -82,6 +87,23 @@ def losses(problem: str, pair, first: int, last: int) -> list[list[float]]:
     return rows
 
 
+def late() -> dict[str, float]:
+    """Seconds of this worker's backward pass, when the second worker begins its own late."""
+    seconds = {}
+    for name, overlap in (("plain", False), ("overlap", True)):
+        pair = learners("vectors", 0, dist.get_world_size(), overlap=overlap)
+        loss = pair[0](torch.randn(4, 2)).sum()
+        dist.barrier()
+        if dist.get_rank():
+            time.sleep(0.5)
+        start = time.monotonic()
+        pair[0].backward(loss)
+        seconds[name] = time.monotonic() - start
+        pair[0].step()
+        close(pair)
+    return seconds
+
+
 def close(pair) -> None:
     for learner in pair:
         learner.close()
@@ -92,7 +114,7 @@ def copied(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
 
 def main(out: str, stages: list[int], resume: bool) -> None:
-    result: dict[str, list] = {}
+    result: dict[str, Any] = {}
     states = {}
     for problem, (_, _, _, steps) in PROBLEMS.items():
         for stage in stages:
@@ -102,6 +124,9 @@ def main(out: str, stages: list[int], resume: bool) -> None:
                 states[stage] = [(copied(a.current), copied(a.optimizer_state())) for a in pair]
             result[f"{problem} {stage}"] = first + losses(problem, pair, steps // 2, steps)
             close(pair)
+        pair = learners(problem, 0, dist.get_world_size(), overlap=True)
+        result[f"{problem} overlap"] = losses(problem, pair, 0, steps)
+        close(pair)
     for origin, state in states.items():
         for stage in stages:
             weights, moments = zip(*state, strict=True)
@@ -111,6 +136,7 @@ def main(out: str, stages: list[int], resume: bool) -> None:
             steps = PROBLEMS["vectors"][3]
             result[f"{origin} to {stage}"] = losses("vectors", pair, steps // 2, steps)
             close(pair)
+    result["late"] = late()
     if dist.get_rank() == 0:
         with open(out, "w") as file:
             json.dump(result, file)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from vmcmc_dist.engine.config import OptimizerConfig
 from vmcmc_dist.engine.learner import DeepSpeedLearner
 from vmcmc_dist.engine.worker import join_alone
-from vmcmc_dist.errors import CheckpointError
+from vmcmc_dist.errors import CheckpointError, ConfigError
 from vmcmc_dist.langevin.config import LangevinConfig
 from vmcmc_dist.models.mlp import MLPEnergy, mlp_vae
 from vmcmc_dist.models.modern import ModernEnergy, ModernVAE
@@ -67,7 +67,7 @@ def plan(g: nn.Module, accumulation: int = 1) -> TeachingPlan:
 
 def deepspeed_pair(
     u: nn.Module, g: nn.Module, stage: int, accumulation: int = 1, clip: float = 0.0,
-    precision: str = "fp32",
+    precision: str = "fp32", overlap: bool = False,
 ) -> list[DeepSpeedLearner]:  # fmt: skip
     return [
         DeepSpeedLearner(
@@ -78,6 +78,7 @@ def deepspeed_pair(
             accumulation=accumulation,
             device=torch.device("cpu"),
             sampled=sampled,
+            overlap=overlap,
         )
         for net, sampled in ((u, ""), (g, "decoder"))
     ]
@@ -141,6 +142,23 @@ def test_micro_batches_and_clipping_at_every_stage(stage: int) -> None:
     for learner in pair:
         learner.close()
     torch.testing.assert_close(got, expected("vectors", 2, 6, clip=0.5), rtol=1e-5, atol=1e-5)
+
+
+def test_overlap_with_micro_batches_and_clipping_changes_no_bit() -> None:
+    found = []
+    for overlap in (False, True):
+        u, g, shape = vectors()
+        pair = deepspeed_pair(u, g, 0, accumulation=2, clip=0.5, overlap=overlap)
+        found.append(losses(pair, plan(g, 2), shape, 0, 6))
+        for learner in pair:
+            learner.close()
+    assert torch.equal(*found)
+
+
+def test_overlap_is_refused_where_zero_reduces() -> None:
+    u, g, _ = vectors()
+    with pytest.raises(ConfigError, match="stage 0"):
+        deepspeed_pair(u, g, 1, overlap=True)
 
 
 def test_state_of_any_stage_goes_on_at_any_other() -> None:

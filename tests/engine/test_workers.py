@@ -68,6 +68,17 @@ def test_two_workers_equal_one_with_twice_the_batch(found, problem: str, stage: 
     torch.testing.assert_close(two[:, kl], one[:, kl], rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("problem", ["vectors", "images"])
+def test_overlapped_reductions_change_no_bit(found, problem: str) -> None:
+    for workers in (1, 2):
+        assert found[workers][f"{problem} overlap"] == found[workers][f"{problem} 0"], workers
+
+
+def test_overlapped_backward_waits_for_nobody(found) -> None:
+    seconds = found[2]["late"]
+    assert seconds["plain"] > 0.4 and seconds["overlap"] < 0.25
+
+
 @pytest.mark.parametrize("origin", STAGES)
 @pytest.mark.parametrize("stage", STAGES)
 def test_two_workers_go_on_from_any_stage_at_any_other(found, origin: int, stage: int) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,48 +12,6 @@ from vmcmc_dist.report.page import write_report
 
 DESKTOP, PHONE = (1280, 900), (360, 740)
 HOSTILE = "<script>document.title='broken'</script><img src=x onerror=\"throw 1\">"
-
-
-class Visit:
-    """A page that is opened, with all that it asks for and complains about."""
-
-    def __init__(self, tab: Any, path: Path, size: tuple[int, int], scheme: str):
-        self.page, self.complaints, self.requests = tab, [], []
-        self.listeners = {
-            "console": lambda message: self.complaints.append(message.text),
-            "pageerror": lambda error: self.complaints.append(str(error)),
-            "request": lambda request: self.requests.append(request.url),
-        }
-        for event, listener in self.listeners.items():
-            tab.on(event, listener)
-        tab.set_viewport_size({"width": size[0], "height": size[1]})
-        tab.emulate_media(color_scheme=scheme)
-        tab.goto(path.resolve().as_uri())
-        tab.wait_for_selector(".chart path", state="attached")
-
-    def close(self) -> None:
-        """No complaint, and no request but that for the page itself."""
-        for event, listener in self.listeners.items():
-            self.page.remove_listener(event, listener)
-        assert not self.complaints
-        foreign = [url for url in self.requests if not url.startswith("data:")]
-        assert len(foreign) == 1 and foreign[0].startswith("file:"), foreign
-
-    def text(self, selector: str) -> str:
-        return self.page.text_content(selector).strip()
-
-    def shown_grids(self) -> list[str]:
-        """The sources of the grids that can be seen."""
-        return self.page.eval_on_selector_all(
-            "figure.grid img", "all => all.filter(i => i.offsetWidth).map(i => i.src)"
-        )
-
-    def curve(self, panel: int = 0) -> list[str]:
-        """The drawn paths of a panel's lines."""
-        return self.page.eval_on_selector_all(
-            f'[data-panel="{panel}"] path.curve:not(.raw)',
-            "all => all.map(p => p.getAttribute('d'))",
-        )
 
 
 @pytest.fixture(scope="session")
@@ -73,16 +31,11 @@ def reports(make_shared_run, tmp_path_factory: pytest.TempPathFactory) -> dict[s
 
 
 @pytest.fixture
-def visit(tab, reports) -> Iterator[Any]:
-    opened: list[Visit] = []
+def visit(open_page, reports) -> Callable[..., Any]:
+    def go(name: str, size: tuple[int, int] = DESKTOP, scheme: str = "light") -> Any:
+        return open_page(reports[name], size, scheme)
 
-    def go(name: str, size: tuple[int, int] = DESKTOP, scheme: str = "light") -> Visit:
-        opened.append(Visit(tab, reports[name], size, scheme))
-        return opened[-1]
-
-    yield go
-    for one in opened:
-        one.close()
+    return go
 
 
 @pytest.mark.parametrize("name", ["one", "two"])

@@ -12,8 +12,9 @@ import pytest
 from vmcmc_dist.cli import main
 from vmcmc_dist.errors import DataError, ResourceError
 from vmcmc_dist.report.cost import cost_rows
+from vmcmc_dist.report.html import embedded
 from vmcmc_dist.report.origin import commands, config_rows
-from vmcmc_dist.report.page import embedded, headline, write_report
+from vmcmc_dist.report.page import headline, write_report
 from vmcmc_dist.report.run import read_run, read_runs
 
 HOSTILE = "<script>alert('x')</script>\"'&</title>"

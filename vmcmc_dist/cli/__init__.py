@@ -10,7 +10,10 @@ from collections.abc import Sequence
 from vmcmc_dist import __version__
 from vmcmc_dist.errors import UserError
 
-VERBS = ("train", "sample", "evaluate", "report", "classifier", "data", "config", "bench")
+VERBS = (
+    "train", "submit", "preflight", "tune", "sample", "evaluate", "report", "classifier", "data",
+    "config", "bench",
+)  # fmt: skip
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -67,11 +70,14 @@ def build_parser(words: Sequence[str]) -> argparse.ArgumentParser:
 
 HELP = {
     "train": "train a run, or go on with it",
+    "submit": "train a run as a job of a Ray cluster",
+    "preflight": "check a cluster for a run, and print what was found",
+    "tune": "search for better settings, or go on with a search",
     "sample": "draw samples from a run",
     "evaluate": "evaluate a run: samples and scores, and every task of the paper",
-    "report": "write one HTML page of a run or several",
+    "report": "write one HTML page of a run or several, or of a sweep",
     "classifier": "train the classifier that judges samples",
     "data": "prepare, inspect, check, copy or measure data",
     "config": "print the resolved config",
-    "bench": "measure speed: chain, step",
+    "bench": "measure speed: chain, step, scaling, trials of a sweep",
 }

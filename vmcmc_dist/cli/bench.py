@@ -1,4 +1,4 @@
-"""vmcmc bench chain|step"""
+"""vmcmc bench chain|step|scaling|tune"""
 
 from __future__ import annotations
 
@@ -22,6 +22,38 @@ def add(parser: argparse.ArgumentParser) -> None:
     step.add_argument("--threads", type=int, default=1, help="torch threads")
     step.add_argument("--launcher", default="ray", choices=("ray", "local"))
     step.set_defaults(run=run_step)
+    _add_scaling(what.add_parser("scaling", help="weak and strong scaling, and who waits for what"))
+    tune = what.add_parser("tune", help="what a trial of a sweep costs, against Ray alone")
+    tune.add_argument("--trials", type=int, default=300)
+    tune.add_argument("--kills", type=int, default=5, help="processes killed at random moments")
+    tune.add_argument("--minutes", type=float, default=0, help="begin no more trials after; 0: all")
+    tune.add_argument("--out", default="build/bench_tune.json", help="where the figures go")
+    tune.set_defaults(run=run_tune)
+
+
+def numbers(text: str) -> tuple[int, ...]:
+    """1,2,4 as numbers."""
+    return tuple(int(part) for part in text.split(","))
+
+
+def _add_scaling(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--config", help="config file; else nets as of configs/faces.yaml")
+    parser.add_argument("settings", nargs="*", metavar="key=value", help="settings over it")
+    parser.add_argument("--workers", type=numbers, default=(1, 2, 4), help="e.g. 1,2,4")
+    parser.add_argument("--stages", type=numbers, default=(0, 1, 2, 3), help="of ZeRO, e.g. 0,2")
+    parser.add_argument("--steps", type=int, default=3, help="training steps in a round")
+    parser.add_argument("--rounds", type=int, default=5, help="interleaved rounds; medians")
+    parser.add_argument(
+        "--model", action="store_true",
+        help="instead, what clusters of H100s would do: counted work, published bandwidths",
+    )  # fmt: skip
+    parser.add_argument(
+        "--gpus", type=numbers, default=(8, 64, 512), help="model: how many, e.g. 8,64,512"
+    )
+    parser.add_argument("--mfu", type=float, help="model: share of the peak that nets reach")
+    parser.add_argument("--inside", type=float, help="model: busbw in a node, GB/s")
+    parser.add_argument("--outside", type=float, help="model: busbw among nodes, GB/s")
+    parser.set_defaults(run=run_scaling)
 
 
 def run_chain(options: argparse.Namespace) -> int:
@@ -51,4 +83,40 @@ def run_step(options: argparse.Namespace) -> int:
             launcher=options.launcher,
         ).table()
     )
+    return 0
+
+
+def run_scaling(options: argparse.Namespace) -> int:
+    if options.model:
+        from vmcmc_dist.engine.bench_scaling_model import Cluster, scaling_model
+
+        given = {"mfu": options.mfu, "inside": options.inside, "outside": options.outside}
+        unit = {"mfu": 1.0, "inside": 1e9, "outside": 1e9}
+        cluster = Cluster(**{k: v * unit[k] for k, v in given.items() if v is not None})
+        print(scaling_model(options.config, options.settings, cluster=cluster, gpus=options.gpus))
+        return 0
+    from vmcmc_dist.engine.bench_scaling import bench_scaling
+
+    result = bench_scaling(
+        options.config,
+        options.settings,
+        workers=options.workers,
+        stages=options.stages,
+        steps=options.steps,
+        rounds=options.rounds,
+        progress=lambda text: print(text, file=sys.stderr),
+    )
+    print(result)
+    return 0
+
+
+def run_tune(options: argparse.Namespace) -> int:
+    from pathlib import Path
+
+    from vmcmc_dist.tuning.bench import bench_tune
+
+    out = Path(options.out)
+    record = bench_tune(options.trials, options.kills, options.minutes, out=out)
+    print(record.table())
+    print(f"written to {options.out}")
     return 0

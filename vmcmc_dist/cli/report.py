@@ -1,4 +1,4 @@
-"""vmcmc report RUN [RUN…]"""
+"""vmcmc report RUN [RUN…], vmcmc report SWEEP"""
 
 from __future__ import annotations
 
@@ -9,7 +9,10 @@ from pathlib import Path
 
 def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "run_folders", metavar="RUN", nargs="+", help="run folders, e.g. runs/faces"
+        "run_folders",
+        metavar="RUN",
+        nargs="+",
+        help="run folders, e.g. runs/faces, or the folder of one sweep",
     )
     parser.add_argument(
         "--out",
@@ -24,6 +27,9 @@ def add(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--grids", type=int, default=40, help="most sample grids of each run (default 40)"
+    )
+    parser.add_argument(
+        "--best", type=int, default=8, help="trials of a sweep whose pictures it shows (default 8)"
     )
     parser.add_argument(
         "--width",
@@ -42,8 +48,8 @@ def run(options: argparse.Namespace) -> int:
     from vmcmc_dist.report.page import write_report
     from vmcmc_dist.report.wording import size
 
-    if options.grids < 1 or options.width < 16:
-        raise ConfigError("--grids must be at least 1, --width at least 16")
+    if options.grids < 1 or options.best < 0 or options.width < 16:
+        raise ConfigError("--grids must be at least 1, --best at least 0, --width at least 16")
     if options.price is not None and not 0 <= options.price < math.inf:
         raise ConfigError(f"--price must be 0 or more USD an hour, got {options.price}")
     several = len(options.run_folders) > 1
@@ -58,6 +64,7 @@ def run(options: argparse.Namespace) -> int:
             price=options.price,
             grids=options.grids,
             width=options.width,
+            best=options.best,
             progress=lambda done, total: bar.update(task, completed=done, total=total),
         )
     for note in report.notes:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
 from vmcmc_dist.data.manifest import Manifest
@@ -22,7 +22,7 @@ class Blocks:
         self.manifest, self.source, self.verify = manifest, source, verify
         self._paths = [manifest.path(s) for s in range(len(manifest.shards))]
         self._sized: set[int] = set()
-        self._held: dict[int, Future[list[Encoded | Bad]]] = {}
+        self._held: dict[int, Future[Sequence[Encoded | Bad]]] = {}
         self._pool = ThreadPoolExecutor(readers, "vmcmc-read") if readers else None
 
     def request(self, wanted: Iterable[int]) -> None:
@@ -35,14 +35,14 @@ class Blocks:
             if block not in self._held:
                 self._held[block] = self._start(block)
 
-    def _start(self, block: int) -> Future[list[Encoded | Bad]]:
+    def _start(self, block: int) -> Future[Sequence[Encoded | Bad]]:
         if self._pool is not None:
             return self._pool.submit(self.load, block)
-        future: Future[list[Encoded | Bad]] = Future()
+        future: Future[Sequence[Encoded | Bad]] = Future()
         future.set_result(self.load(block))
         return future
 
-    def samples(self, block: int) -> list[Encoded | Bad]:
+    def samples(self, block: int) -> Sequence[Encoded | Bad]:
         """The samples of a requested block."""
         return self._held[block].result()
 
@@ -54,7 +54,7 @@ class Blocks:
         """Path or URL of the shard that a block lies in."""
         return self._paths[self.manifest.blocks["shard"][block]]
 
-    def load(self, block: int) -> list[Encoded | Bad]:
+    def load(self, block: int) -> Sequence[Encoded | Bad]:
         """Fetch one block now."""
         entry = self.manifest.blocks[block]
         shard, count = int(entry["shard"]), int(entry["count"])

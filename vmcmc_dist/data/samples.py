@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import io
 import json
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple, overload
 
 import numpy as np
 
@@ -34,19 +35,53 @@ class Bad(NamedTuple):
     reason: str
 
 
+class AlikeBlock(Sequence["Encoded | Bad"]):
+    """Samples of a block that all have the same members, made as they are asked for.
+
+    A block is held for long and each sample is read once: objects made beforehand would be gone
+    through by every garbage collection meanwhile, which took longer than making them.
+    """
+
+    def __init__(
+        self,
+        keys: list[str],
+        extension: str,
+        view: memoryview,
+        places: tuple[list[int], list[int]],
+        labels: list[int] | None,
+    ) -> None:
+        self._keys, self._extension, self._view = keys, extension, view
+        (self._starts, self._stops), self._labels = places, labels
+
+    def __len__(self) -> int:
+        return len(self._keys)
+
+    @overload
+    def __getitem__(self, i: int) -> Encoded | Bad: ...
+    @overload
+    def __getitem__(self, i: slice) -> list[Encoded | Bad]: ...
+    def __getitem__(self, i: int | slice) -> Encoded | Bad | list[Encoded | Bad]:
+        if isinstance(i, slice):
+            return [self[k] for k in range(*i.indices(len(self)))]
+        data = self._view[self._starts[i] : self._stops[i]]
+        return Encoded(
+            self._keys[i], self._extension, data, None if self._labels is None else self._labels[i]
+        )
+
+
 def split_block(
     data: bytes, where: str, count: int, labels: LabelInfo, *, pairs: bool
-) -> list[Encoded | Bad]:
+) -> Sequence[Encoded | Bad]:
     """The ``count`` samples of a block whose bytes are right.
 
     A sample without a readable label or image is Bad. Raises DataError if the block does not hold
     what the block table says.
     """
     view, kind, width = memoryview(data), labels.kind, labels.width or len(labels.names)
-    found: list[Encoded | Bad] = [] if pairs else _alike(data, view, kind, width)
-    if len(found) == count:
-        return found
-    found = []
+    alike = None if pairs else _alike(data, view, kind, width)
+    if alike is not None and len(alike) == count:
+        return alike
+    found: list[Encoded | Bad] = []
     for sample in tar.block_samples(data, where):
         try:
             label = _label(sample, view, kind, width)
@@ -62,26 +97,23 @@ def split_block(
     return found
 
 
-def _alike(data: bytes, view: memoryview, kind: str, width: int) -> list[Encoded | Bad]:
-    """The samples of a block of images with or without classes, if all is as usual; else none."""
+def _alike(data: bytes, view: memoryview, kind: str, width: int) -> AlikeBlock | None:
+    """The samples of a block of images with or without classes, if all is as usual."""
     alike = tar.alike_samples(data) if kind in ("none", "class") else None
     extension = next((e for e in _WHOLE if alike and e in alike.members), None)
     if alike is None or extension is None:
-        return []
-    labels: list[Any] = [None] * len(alike.keys)
+        return None
+    labels: list[int] | None = None
     if kind == "class":
         if "cls" not in alike.members:
-            return []
+            return None
         try:
             labels = [int(data[a:b]) for a, b in zip(*alike.members["cls"], strict=True)]
         except ValueError:
-            return []
+            return None
         if min(labels) < 0 or max(labels) >= width:
-            return []
-    return [
-        Encoded(key, extension, view[a:b], label)
-        for key, label, a, b in zip(alike.keys, labels, *alike.members[extension], strict=True)
-    ]
+            return None
+    return AlikeBlock(alike.keys, extension, view, alike.members[extension], labels)
 
 
 def _label(sample: tar.Sample, view: memoryview, kind: str, width: int) -> Any:

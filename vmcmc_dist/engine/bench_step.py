@@ -112,7 +112,7 @@ def bench_step(
     with tempfile.TemporaryDirectory() as folder:
         config = resolve(_config(Path(folder), batch, steps, threads, launcher))
         manifest = ensure_prepared(config.data)
-        RunFolder(f"{config.out}/{config.name}").create()
+        RunFolder.of(config).create()
         body = _Body(rounds)
         if launcher == "ray":
             with Terminal(Path(folder) / "log.txt"):

@@ -98,7 +98,7 @@ def _random_images(folder: Path) -> str:
 
 
 def _run(reading: str, config: Config, iterations: int) -> WaitRow:
-    folder = RunFolder(f"{config.out}/{config.name}")
+    folder = RunFolder.of(config)
     folder.create()
     context = WorkerContext(0, 1, torch.device("cpu"))
     trainer = Trainer(config, context, ensure_prepared(config.data), Restart())

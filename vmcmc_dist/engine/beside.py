@@ -16,6 +16,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -24,7 +25,7 @@ import torch
 from vmcmc_dist.config import Config, fill
 from vmcmc_dist.engine.checkpoint import CheckpointFolder
 from vmcmc_dist.engine.ray_map import RayCall
-from vmcmc_dist.engine.run_folder import RunFolder, describe_commit
+from vmcmc_dist.engine.run_folder import RunFolder, complete_lines, describe_commit
 from vmcmc_dist.errors import ResourceError, UserError
 from vmcmc_dist.evaluation.evaluate import evaluate
 from vmcmc_dist.evaluation.records import Record, Records
@@ -44,27 +45,44 @@ class Call(Protocol):
 
 
 class Beside:
-    """At most one evaluation at a time; the checkpoint that it reads is held."""
+    """At most one evaluation at a time; the checkpoint that it reads is held.
+
+    ``beat`` is called again and again while the last one is waited for.
+    """
 
     def __init__(
-        self, config: Config, folder: RunFolder, checkpoints: CheckpointFolder, images: int
+        self,
+        config: Config,
+        folder: RunFolder,
+        checkpoints: CheckpointFolder,
+        images: int,
+        beat: Callable[[], None] = lambda: None,
     ):
         self.config, self.folder, self.checkpoints = config, folder, checkpoints
+        self.beat = beat
         self.settings = config.evaluation
         self.seen = images  # the last checkpoint that was evaluated, or passed over
         self.call: Call | None = None
-        self.images = 0
+        self.images = self._last_evaluated() if self.settings.every_images else 0
 
-    def start(self, images: int) -> None:
-        """Evaluate the checkpoint at ``images`` if one is due; if one is running, say so."""
+    def _last_evaluated(self) -> int:
+        lines = complete_lines(self.folder.metrics) if self.folder.metrics.exists() else []
+        return max((r["images"] for r in lines if r["kind"] == "evaluation"), default=0)
+
+    def start(self, images: int) -> list[Record]:
+        """Evaluate the checkpoint at ``images`` if one is due; if one is running, say so.
+
+        Returns what has been found where ``evaluation.where=here``, else nothing.
+        """
         every = self.settings.every_images
         if not every or images // every == self.seen // every:
-            return
+            return []
         if self.call is not None and self.call.running():
             self._log(f"{images:,} skipped, the one at {self.images:,} is still running")
             self.seen = images
         elif self.call is None:
             self._start(images)
+        return self.collect() if self.settings.where == "here" else []
 
     def _start(self, images: int) -> None:
         what = {
@@ -83,6 +101,10 @@ class Beside:
             self._log(f"{images:,} skipped, it was followed by others and is gone")
             return
         self.images = images
+        if self.settings.where == "here":
+            self._log(f"{images:,} started")
+            self.call = HereCall(what)
+            return
         if self.config.launcher == "ray":
             self.call = RayCall(evaluate_checkpoint, what)
         else:
@@ -134,6 +156,7 @@ class Beside:
             if self.folder.stop.exists():
                 self.close()
                 return []
+            self.beat()
             time.sleep(0.1)
         return self.collect()
 
@@ -147,6 +170,27 @@ class Beside:
 
     def _log(self, text: str) -> None:
         print(f"evaluation of the checkpoint at {text}", flush=True)
+
+
+class HereCall:
+    """:func:`judge_checkpoint` in this process, done when this is made."""
+
+    def __init__(self, what: dict[str, Any]):
+        self.error: UserError | None = None
+        try:
+            judge_checkpoint(what)
+        except UserError as error:
+            self.error = error
+
+    def running(self) -> bool:
+        return False
+
+    def result(self) -> None:
+        if self.error is not None:
+            raise self.error
+
+    def end(self) -> None:
+        """Nothing is left to end."""
 
 
 class ProcessCall:
@@ -183,9 +227,14 @@ class ProcessCall:
 
 
 def evaluate_checkpoint(what: dict[str, Any]) -> None:
-    """Judge one checkpoint by its averaged weights; the record goes where all records go."""
+    """:func:`judge_checkpoint` in a process of its own, at low priority."""
     os.nice(max(0, NICENESS - os.nice(0)))
     torch.set_num_threads(what["threads"])
+    judge_checkpoint(what)
+
+
+def judge_checkpoint(what: dict[str, Any]) -> None:
+    """Judge one checkpoint by its averaged weights; the record goes where all records go."""
     overrides = [f"{key}={value}" for key, value in what["settings"].items()]
     settings = fill(task_module(TASK).Settings, overrides)
     model = load(what["run"], checkpoint=str(what["images"]), ema=True, device=what["device"])

@@ -49,9 +49,15 @@ class TrainConfig:
     noise_per_sample: bool = setting(
         False, "draw noise per global sample, so that results do not depend on the workers"
     )
+    overlap: bool = setting(
+        False,
+        "average each net's gradients over the workers behind the other net's work; the same "
+        "results. Needs zero_stage=0 of both",
+    )
     log_images: int = setting(2_000, "a line of metrics every", unit="images", ge=1)
     sample_images: int = setting(20_000, "a sample grid every", unit="images", ge=1)
     sample_count: int = setting(64, "samples in a grid and in the metrics beside it", ge=4)
+    pictures: bool = setting(True, "draw those grids; false: only the metrics beside them")
     checkpoint_images: int = setting(50_000, "a checkpoint every", unit="images", ge=1)
     keep: int = setting(2, "latest checkpoints kept, beside the best", ge=1)
     best: str = setting(
@@ -82,6 +88,9 @@ class EvaluationConfig:
         "auto", "the net that judges; auto: by the data"
     )
     threads: int = setting(1, "torch threads of that process, at low priority", ge=1)
+    where: Literal["beside", "here"] = setting(
+        "beside", "beside: in another process, while training goes on; here: training waits for it"
+    )
 
 
 @dataclass
@@ -97,10 +106,45 @@ class ResourcesConfig:
     address: Optional[str] = setting(  # noqa: UP045  (OmegaConf reads this spelling)
         None, "Ray cluster to join (auto inside `ray job submit`); empty = a local one"
     )
-    max_failures: int = setting(
-        0, "restarts of dead workers from the last checkpoint, by Ray, before giving up", ge=0
+    preflight: Literal["auto", "full", "none"] = setting(
+        "auto",
+        "on a cluster, before the first step: auto looks at every machine; full waits for machines "
+        "that have to start, and measures sums over the network as well",
     )
-    start_timeout: float = setting(45, "wait this long for workers", unit="seconds", gt=0)
+    min_workers: int = setting(
+        0,
+        "elastic (Ray): go on with fewer workers, down to these, while the cluster has no room for "
+        "`workers`, and grow back; every number between must divide the batch; 0 = never fewer",
+        ge=0,
+    )
+    grow_after: float = setting(
+        60,
+        "elastic: room for more workers must be there this long before the run is saved and "
+        "started anew with them",
+        unit="seconds",
+        ge=0,
+    )
+    max_failures: int = setting(
+        -1,
+        "restarts of the workers in a row, each from the last checkpoint and none with a new one "
+        "since, before giving up; machines that were announced to go are not counted; -1 = 3 on a "
+        "cluster, 0 on this machine's own Ray",
+        ge=-1,
+    )
+    start_timeout: float = setting(
+        0,
+        "wait this long for room for the workers; 0 = 45 s on this machine, 15 minutes on a "
+        "cluster, which may have to start machines",
+        unit="seconds",
+        ge=0,
+    )
+    hang_timeout: float = setting(
+        600,
+        "a worker that shows no progress for so long (an iteration, a grid, a checkpoint) counts "
+        "as hung: it is ended, and the workers are started anew; also for collectives",
+        unit="seconds",
+        gt=0,
+    )
 
 
 @dataclass

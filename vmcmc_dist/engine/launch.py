@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -73,11 +74,16 @@ def train(config: Config) -> Outcome:
         folder.stop.unlink(missing_ok=True)
         folder.first_step.unlink(missing_ok=True)
         say = terminal.console.print
-        ray_run = RayRun(config) if config.launcher == "ray" else None  # starts meanwhile
+        plain = partial(say, markup=False, soft_wrap=True)
+        ray_run = (
+            RayRun(config, say=plain) if config.launcher == "ray" else None
+        )  # starts meanwhile
         try:
             say(f"[bold]{config.name}[/]: {describe(config)}", soft_wrap=True)
             if config.preset == "cpu" and config.resources.device == "cpu":
                 say("no GPU here: the CPU preset, with small nets and a short run")
+            if ray_run:
+                ray_run.checked()
             manifest = prepare_data(config, say)
             check_data(config, manifest)
             resumed = check_resume(config, folder)

@@ -16,7 +16,8 @@ from deepspeed.utils import (
 from torch import Tensor, nn
 
 from vmcmc_dist.engine.config import OptimizerConfig
-from vmcmc_dist.errors import CheckpointError
+from vmcmc_dist.engine.reduction import Reduction
+from vmcmc_dist.errors import CheckpointError, ConfigError
 from vmcmc_dist.models.sampler_copy import SamplerCopy
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -60,6 +61,8 @@ class DeepSpeedLearner:
     Args:
         sampled: the part of the module that proposals and chains call, by attribute name
             (``decoder`` of a VAE); the whole module if empty.
+        overlap: the last micro-batch's ``backward`` only starts the reduction of the gradients,
+            and ``step`` waits for its end: what is computed in between hides it. Stage 0 alone.
     """
 
     sampler: Callable[..., Any]
@@ -74,8 +77,11 @@ class DeepSpeedLearner:
         accumulation: int = 1,
         device: torch.device,
         sampled: str = "",
+        overlap: bool = False,
     ):
-        self.config, self.accumulation = optimizer, accumulation
+        if overlap and optimizer.zero_stage:
+            raise ConfigError("train.overlap needs ZeRO stage 0: ZeRO reduces as it partitions")
+        self.config, self.accumulation, self.overlap = optimizer, accumulation, overlap
         self.names = [name for name, _ in module.named_parameters()]
         self._saved_names = set(module.state_dict())
         module = module.to(device)
@@ -103,6 +109,7 @@ class DeepSpeedLearner:
             dist_init_required=False,
         )
         self._micro = 0
+        self._reduction: Reduction | None = None
         self.sampler = self.copy or self.engine.module.get_submodule(sampled)
         self.refresh()
 
@@ -119,10 +126,19 @@ class DeepSpeedLearner:
     def backward(self, loss: Tensor) -> None:
         if self._micro:
             self.engine.step()  # DeepSpeed counts micro-batches by calls of step
-        self.engine.backward(loss)
         self._micro += 1
+        if not self.overlap:
+            self.engine.backward(loss)
+            return
+        with self.engine.no_sync():
+            self.engine.backward(loss)
+        if self._micro == self.accumulation:
+            self._reduction = Reduction(self.engine.module.parameters())
 
     def step(self) -> Tensor | None:
+        if self._reduction is not None:
+            self._reduction.finish()
+            self._reduction = None
         self.engine.step()
         self._micro = 0
         self.refresh()

@@ -1,4 +1,4 @@
-"""Workers under Ray Train: the only file that knows Ray."""
+"""Ray joined or started, and a run launched on it, in a thread beside the main one."""
 
 from __future__ import annotations
 
@@ -9,36 +9,27 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import psutil
 
-from vmcmc_dist.config import Config, to_dict
+from vmcmc_dist.config import Config
 from vmcmc_dist.data.manifest import Manifest
+from vmcmc_dist.engine.ray_groups import WORKER_ENVIRONMENT, Body, Groups
+from vmcmc_dist.engine.ray_preflight import preflight
 from vmcmc_dist.engine.resources import cpu_count
-from vmcmc_dist.engine.run_folder import RunFolder
-from vmcmc_dist.errors import ResourceError, UserError
+from vmcmc_dist.errors import ResourceError
 
-if TYPE_CHECKING:
-    from vmcmc_dist.engine.worker import WorkerContext
-
-QUIET = {
-    "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-    "DS_BUILD_OPS": "0",
-}
-ALONE = {"RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0", "RAY_worker_niceness": "0"}
-"""On a Ray of our own nobody drains a node (one process less to start), and the workers are what
-the machine is there for (Ray's default niceness of 15 starves them beside anything else)."""
+ALONE = {"RAY_worker_niceness": "0"}
+"""On a Ray of our own the workers are what the machine is there for (Ray's default niceness of 15
+starves them beside anything else)."""
 
 
-Body = Callable[[dict[str, Any], Manifest, "WorkerContext", int], dict[str, float]]
-"""What runs in each worker: by default ``train_worker``, or a benchmark in its place."""
-
-
-def start_ray(config: Config) -> None:
+def start_ray(config: Config, dashboard: bool = False, quiet: bool = False) -> None:
     """Join the cluster of ``resources.address``, or start one on this machine.
+
+    ``dashboard``: start it too, on loopback. Ray asks it what is left of a group of workers whose
+    starter was killed; without it their places are never given back.
 
     Raises:
         ResourceError: no cluster at that address, or none could be started.
@@ -48,16 +39,16 @@ def start_ray(config: Config) -> None:
     if ray.is_initialized():
         return
     address = config.resources.address
-    for key, value in (QUIET if address else QUIET | ALONE).items():
+    for key, value in (WORKER_ENVIRONMENT if address else WORKER_ENVIRONMENT | ALONE).items():
         os.environ.setdefault(key, value)
     try:
         if address:
-            ray.init(address=address, logging_level=logging.ERROR)
+            ray.init(address=address, logging_level=logging.ERROR, log_to_driver=not quiet)
         else:
             ray.init(
                 address="local",
                 num_cpus=cpu_count(),
-                include_dashboard=False,
+                include_dashboard=dashboard,
                 logging_level=logging.ERROR,
             )
     except (ConnectionError, RuntimeError, ValueError) as error:
@@ -65,112 +56,19 @@ def start_ray(config: Config) -> None:
         raise ResourceError(f"could not {where}: {error}") from None
 
 
-def check_cluster(config: Config, resources: dict[str, float]) -> None:
-    """Whether the cluster can ever hold the workers; :class:`ResourceError` at once if not."""
-    import ray
-
-    total = ray.cluster_resources()
-    if config.resources.address and _autoscales():
-        return
-    for kind, each in resources.items():
-        needed, have = each * config.resources.workers, total.get(kind, 0.0)
-        if needed > have:
-            raise ResourceError(
-                f"resources.workers={config.resources.workers} needs {needed:g} {kind}, the Ray "
-                f"cluster has {have:g}; ask for fewer workers or lower resources.cpus_per_worker"
-            )
-
-
-def launch(config: Config, manifest: Manifest, body: Body | None = None) -> dict[str, Any]:
-    """Run the workers to their end; returns the first worker's result.
-
-    Call it off the main thread: Ray would take over Ctrl-C otherwise.
+def look_over(config: Config, say: Callable[[str], Any]) -> None:
+    """Join the cluster, look at all of it, print the page, and leave.
 
     Raises:
-        UserError: what a worker raised, a dead worker, or workers that could not start.
+        ResourceError: no such cluster, or what it cannot do for this run.
     """
     import ray
-    from ray.train import FailureConfig, RunConfig, ScalingConfig
-    from ray.train.torch import TorchConfig, TorchTrainer
-    from ray.train.v2.api.exceptions import TrainingFailedError, WorkerGroupError
 
-    gpu = config.resources.device == "cuda"
-    share = max(1, cpu_count() // config.resources.workers)
-    each: dict[str, float] = {"CPU": config.resources.cpus_per_worker or share}
-    if gpu:
-        each["GPU"] = 1
-    check_cluster(config, each)
-    folder = RunFolder.of(config)
-    trainer = TorchTrainer(
-        ray_worker,  # type: ignore[arg-type]
-        train_loop_config={
-            "config": to_dict(config),
-            "manifest": manifest,
-            "share": share,
-            "body": body,
-        },
-        scaling_config=ScalingConfig(
-            num_workers=config.resources.workers, use_gpu=gpu, resources_per_worker=each
-        ),
-        torch_config=TorchConfig(backend="cpu:gloo,cuda:nccl" if gpu else "gloo"),
-        run_config=RunConfig(
-            name="ray",
-            storage_path=str(folder.path),
-            failure_config=FailureConfig(
-                max_failures=config.resources.max_failures,
-                controller_failure_limit=2,  # type: ignore[call-arg]
-            ),
-            # On this machine the workers inherit it; asked for, it costs another process start.
-            worker_runtime_env={"env_vars": QUIET} if config.resources.address else None,  # type: ignore[call-arg]
-        ),
-    )
-    os.environ["RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"] = str(config.resources.start_timeout)
+    start_ray(config, quiet=True)
     try:
-        result = trainer.fit()
-    except WorkerGroupError as error:
-        raise _cause(error.worker_failures, folder) from None
-    except (TrainingFailedError, ray.exceptions.RayError) as error:
-        raise ResourceError(
-            f"Ray could not run the workers: {first_line(error)}. Details: {folder.log}"
-        ) from None
-    return result.return_value  # type: ignore[attr-defined]
-
-
-def ray_worker(settings: dict[str, Any]) -> dict[str, float]:
-    """What Ray Train runs in each worker's process."""
-    import ray.train
-    from ray.train.torch import get_device
-
-    from vmcmc_dist.engine.worker import WorkerContext, train_worker
-
-    context = ray.train.get_context()
-    config = settings["config"]
-    worker = WorkerContext(context.get_world_rank(), context.get_world_size(), get_device())
-    threads = config["resources"]["threads"] or settings["share"]
-    body = settings["body"] or train_worker
-    return body(config, settings["manifest"], worker, threads)
-
-
-def _cause(failures: dict[int, Exception], folder: RunFolder) -> UserError:
-    """What the workers raised, as one error for the user."""
-    causes = {rank: getattr(f, "_base_exc", f) for rank, f in failures.items()}
-    for cause in causes.values():
-        if isinstance(cause, UserError):
-            return cause
-    rank, cause = next(iter(causes.items()))
-    return ResourceError(
-        f"worker {rank} died ({type(cause).__name__}: {first_line(cause)}). The run is safe up "
-        f"to its last checkpoint; run the same command again to go on. Details: {folder.log}"
-    )
-
-
-def first_line(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[-1] if lines else type(error).__name__
-
-
-def _autoscales() -> bool:
-    return bool(os.environ.get("RAY_AUTOSCALER_ENABLED"))
+        preflight(config, say, "full")
+    finally:
+        ray.shutdown()
 
 
 def end_leftovers() -> None:
@@ -193,15 +91,30 @@ class RayRun:
     them (and Ray then ends this one); and not the main thread, since Ray would take over Ctrl-C.
     """
 
-    def __init__(self, config: Config, body: Body | None = None):
-        self._config, self._body_of_worker = config, body
+    def __init__(
+        self,
+        config: Config,
+        body: Body | None = None,
+        say: Callable[[str], Any] = print,
+    ):
+        self._config, self._body_of_worker, self._say = config, body, say
         self._own = not config.resources.address
         self._data: queue.Queue[Manifest | None] = queue.Queue()
         self._result: dict[str, Any] | None = None
         self._error: BaseException | None = None
-        self._launched, self._done, self._closing = (threading.Event() for _ in range(3))
+        self._launched, self._done, self._ended, self._closing = (
+            threading.Event() for _ in range(4)
+        )
+        self._looked = threading.Event()
         self._thread = threading.Thread(target=self._body, name="ray-train", daemon=True)
         self._thread.start()
+
+    def checked(self) -> None:
+        """Wait for the pre-flight of a cluster; raises what it refuses. None on our own Ray."""
+        while not self._own and not self._looked.wait(0.2) and not self._done.is_set():
+            pass
+        if self._error is not None:
+            raise self._error
 
     def run(self, manifest: Manifest) -> dict[str, float]:
         """Launch the workers on prepared data and wait for their end."""
@@ -216,6 +129,7 @@ class RayRun:
     def close(self) -> None:
         """Shut Ray down, whether or not it came to a launch, or is left in the middle of one."""
         self._data.put(None)
+        self._ended.set()  # what fails now is not started again
         until = time.monotonic() + 10
         while not self._done.wait(0.2) and time.monotonic() < until:
             if self._launched.is_set() and self._own:
@@ -226,10 +140,16 @@ class RayRun:
     def _body(self) -> None:
         try:
             start_ray(self._config)
+            if not self._own and self._config.resources.preflight != "none":
+                preflight(self._config, self._say)
+            self._looked.set()
             manifest = self._data.get()
             if manifest is not None:
                 self._launched.set()
-                self._result = launch(self._config, manifest, self._body_of_worker)
+                groups = Groups(
+                    self._config, manifest, self._body_of_worker, self._say, self._ended.is_set
+                )
+                self._result = groups.run()
         except BaseException as error:  # handed to the main thread, which raises it
             self._error = error
         self._done.set()

@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from vmcmc_dist.config import Config
-from vmcmc_dist.engine.ray_launch import first_line, start_ray
+from vmcmc_dist.engine.ray_groups import first_line
+from vmcmc_dist.engine.ray_launch import start_ray
 from vmcmc_dist.errors import ResourceError, UserError
 
 

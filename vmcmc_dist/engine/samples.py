@@ -85,7 +85,7 @@ class SampleRecorder:
         c = self._conditions(count)
         refined, proposals = model.sample(count, c=c, seed=seed, return_proposals=True)
         steps = model.chain_config().steps
-        if len(self.shape) == 3:
+        if len(self.shape) == 3 and self.config.train.pictures:
             columns = None
             if self.condition is not None and self.condition.kind == "class":
                 columns = self.condition.size if self.condition.size <= 16 else None
@@ -176,10 +176,11 @@ class DensityRecorder:
             config.langevin,
             images=images,
         )
-        history = [*self._history(), now]
-        self.last_picture = save_density_picture(
-            self.folder.samples / f"{images:09d}.png", logs, history, title=config.name
-        )
+        if config.train.pictures:
+            history = [*self._history(), now]
+            self.last_picture = save_density_picture(
+                self.folder.samples / f"{images:09d}.png", logs, history, title=config.name
+            )
         figures = {f"kl_{name}": getattr(now, name) for name in KLS}
         return {
             "kind": "density",

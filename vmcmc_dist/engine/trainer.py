@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Generator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from vmcmc_dist.engine.checkpoint import (
     load_checkpoint,
 )
 from vmcmc_dist.engine.ema import EMA
+from vmcmc_dist.engine.fence import Fence
 from vmcmc_dist.engine.learner import DeepSpeedLearner
 from vmcmc_dist.engine.meter import Meter, sum_over_workers
 from vmcmc_dist.engine.remote_run import RemoteRun
@@ -41,11 +43,22 @@ from vmcmc_dist.teaching.step import TeachingPlan, teach
 
 @dataclass
 class WorkerContext:
-    """Who this worker is. Nothing of Ray in it."""
+    """Who this worker is, and what its surroundings tell it. Nothing of Ray in it.
+
+    Attributes:
+        group: name of the group of workers it was started in (see :class:`Fence`); "" if no
+            other group can be about.
+        notice: whether this worker must soon go (its machine is taken away, or there is room for
+            more workers): all save, and leave to be started again.
+        beat: called at every sign of life, by the thread that trains.
+    """
 
     rank: int
     world_size: int
     device: torch.device
+    group: str = ""
+    notice: Callable[[], bool] = lambda: False
+    beat: Callable[[], None] = lambda: None
 
 
 @dataclass
@@ -71,28 +84,38 @@ class Trainer:
         self.condition = Condition.of(condition_of(config.condition, manifest))
         self.folder = RunFolder.of(config)
         self.remote = RemoteRun.of(config, self.folder, writes=context.rank == 0)
+        self.fence = Fence(self.folder)
+        self.fence.check(context.group)
         self.checkpoints = CheckpointFolder(
             self.folder.checkpoints,
             config.train.keep,
             None if self.remote is None else self.remote.copies,
         )
         self.images, self.seconds, self.iteration = 0, 0.0, 0
-        self.interrupted = self.time_is_up = False
+        self.interrupted = self.time_is_up = self.leaving = False
         self.score: float | None = None
         self.meter, self.guard = Meter(), Guard(config.guard, rollbacks=restart.rollbacks)
         self.saver = Saver(self.checkpoints, context.device, config.store.failures)
         self._build(self._load())
         self.logged_at, self.logged_stall = time.monotonic(), 0.0
         self.started = time.monotonic()
-        self.beside = Beside(config, self.folder, self.checkpoints, self.images)
+        self.beside = Beside(config, self.folder, self.checkpoints, self.images, self.context.beat)
 
     # -- one run --------------------------------------------------------------------------------
 
-    def run(self) -> dict[str, float]:
-        """Train to the end, the time limit, or a request to stop; returns the last figures."""
+    def run(self) -> Generator[Trainer, None, dict[str, float]]:
+        """Train to the end, the time limit, or a request to stop; returns the last figures.
+
+        Yields itself after each iteration and what is due behind it: whoever drives it may look
+        at what was written, save, or leave it there. On a
+        notice: saves, and returns with ``left``, to be started again.
+        """
         last: dict[str, float] = {}
         if self._finished() or any(self._anywhere(self._stop_wanted())):
-            return {"images": self.images, "seconds": self._seconds(), "already": 1.0}
+            seconds = self._seconds()
+            if self.context.rank == 0 and not self.folder.stop.exists():
+                self._note(self.beside.finish(self.images))  # a kill may have come before it
+            return {"images": self.images, "seconds": seconds, "already": 1.0}
         first = True
         while not self._finished():
             record = self.iterate()
@@ -107,18 +130,23 @@ class Trainer:
                 self.sample()
             if self._due(self.config.train.checkpoint_images):
                 self.save()
-        if self.meter and not self.interrupted:
+            yield self
+        ended = not self.interrupted and not self.leaving
+        if self.meter and ended:
             last = self.log()
-        if not self.interrupted and not self._due(self.config.train.sample_images):
+        if ended and not self._due(self.config.train.sample_images):
             self.sample()
         self.save(wait=True)
         seconds = self._seconds()
-        if self.context.rank == 0 and not self.interrupted:
+        if self.leaving:
+            return {"images": self.images, "seconds": seconds, "left": 1.0}
+        if self.context.rank == 0 and ended:
             self._note(self.beside.finish(self.images))
         return last | {"images": self.images, "seconds": seconds}
 
     def iterate(self) -> dict[str, Tensor]:
         """One iteration: a batch of data, both nets learn, the averages follow."""
+        self.context.beat()
         train, waiting = self.config.train, time.monotonic()
         x, c = self._next_batch()
         self.data_seconds += time.monotonic() - waiting
@@ -175,6 +203,7 @@ class Trainer:
             },
         }
         if self.context.rank == 0:
+            self.fence.check(self.context.group)
             self.folder.append(record)
             self.trackers.write(record)
             self._note(self.beside.collect())
@@ -185,6 +214,7 @@ class Trainer:
         """A grid and its record, by the first worker; the others go on to the next collective."""
         if self.context.rank == 0:
             energy, vae = self._sampling_nets()
+            self.fence.check(self.context.group)
             record = self.samples.write(energy, vae, self.images)
             self.folder.append(record)
             self.trackers.write(record, picture=self.samples.last_picture)
@@ -229,8 +259,9 @@ class Trainer:
                 "score": self.score,
                 "good": self.guard.bad == 0,
             }
+            self.fence.check(self.context.group)
             self.saver.start(Checkpoint(self.images, to_dict(self.config), state, tensors))
-            if wait:
+            if wait or self.config.evaluation.where == "here":
                 self.saver.settle()
                 self._follow_up()
         self._raise_problem(*self._anywhere([self._problem() is not None]))
@@ -252,7 +283,7 @@ class Trainer:
         """What a checkpoint that has become whole is waited for by; never waits itself."""
         for images in self.saver.finished():
             self._note(self.beside.collect())
-            self.beside.start(images)
+            self._note(self.beside.start(images))
         self._note(self.saver.news())
 
     def _raise_problem(self, failed: bool) -> None:
@@ -331,6 +362,7 @@ class Trainer:
                 accumulation=train.accumulation,
                 device=context.device,
                 sampled="decoder" if name == "vae" else "",
+                overlap=train.overlap,
             )
             if saved is not None:
                 learner.load_optimizer_state(saved.tensors[f"{name}_adam"])
@@ -416,7 +448,7 @@ class Trainer:
 
     def _finished(self) -> bool:
         over = self.images >= self.config.train.images
-        return over or self.interrupted or self.time_is_up
+        return over or self.interrupted or self.time_is_up or self.leaving
 
     def _due(self, every: int) -> bool:
         return self.images // every != (self.images - self.config.train.batch_size) // every
@@ -426,6 +458,7 @@ class Trainer:
 
     def _open_interval(self) -> None:
         """Restart the clock of the speed figures; grids are not counted, checkpoints are."""
+        self.context.beat()
         self.interval_started, self.interval_images = time.monotonic(), self.images
         self.data_seconds = 0.0
 
@@ -437,9 +470,12 @@ class Trainer:
         return [self.folder.stop.exists(), bool(limit and self._seconds() >= limit)]
 
     def _agree(self, error: DivergenceError | None) -> None:
-        """All workers together: did a chain diverge anywhere, and is it time to stop?"""
+        """All workers together: did a chain diverge anywhere, is it time to stop, or to leave?"""
         flags = [self._problem() is not None, error is not None, *self._stop_wanted()]
-        lost, failed, self.interrupted, self.time_is_up = self._anywhere(flags)
+        flags.append(self.context.notice())
+        lost, failed, self.interrupted, self.time_is_up, noticed = self._anywhere(flags)
+        last = self.images + self.config.train.batch_size >= self.config.train.images
+        self.leaving = noticed and not (self.interrupted or self.time_is_up or last)
         self._raise_problem(lost)
         if failed:
             raise error or DivergenceError("the chains of another worker diverged")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Generator
 from typing import Any
 
 import torch
@@ -23,14 +24,29 @@ def train_worker(
 ) -> dict[str, float]:
     """Train as worker ``context.rank`` of ``context.world_size``; a process group must be up.
 
+    Returns:
+        The last interval's means, ``images``, ``seconds``, and ``already`` if nothing was left
+        to do.
+
+    Args and errors as :func:`train_in_steps`.
+    """
+    steps = train_in_steps(values, manifest, context, threads)
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            return end.value
+
+
+def train_in_steps(
+    values: dict[str, Any], manifest: Manifest, context: WorkerContext, threads: int = 0
+) -> Generator[Trainer, None, dict[str, float]]:
+    """The same, an iteration at a time: see :meth:`Trainer.run`. Closed early, it lets go of all.
+
     Args:
         values: the resolved config as nested dictionaries.
         manifest: of the prepared data.
         threads: of torch on the CPU; 0 leaves them.
-
-    Returns:
-        The last interval's means, ``images``, ``seconds``, and ``already`` if nothing was left
-        to do.
 
     Raises:
         DivergenceError: a guard fired and may not, or no longer, roll back.
@@ -47,7 +63,7 @@ def train_worker(
     while True:
         trainer = Trainer(config, context, manifest, restart)
         try:
-            return trainer.run()
+            return (yield from trainer.run())
         except DivergenceError as error:
             restart = roll_back(config, trainer, error)
         except KeyboardInterrupt:

@@ -1,4 +1,4 @@
-/* The rest of the page: slider of grids, tabs, search in tables, enlarged pictures, copying. */
+/* The rest of a page: slider of grids, tabs, tables (search, sorting), enlarged pictures, copying. */
 
 function slider() {
   const time = document.getElementById("time");
@@ -83,6 +83,34 @@ function search() {
   }
 }
 
+/* The heads of a table sort its rows by the cells' data-key, or text; what has none comes last. */
+function sorting() {
+  for (const table of document.querySelectorAll("table[data-sortable]")) {
+    const heads = [...table.tHead.rows[0].cells], body = table.tBodies[0];
+    heads.forEach((head, column) => {
+      const button = document.createElement("button");
+      Object.assign(button, { type: "button", className: "sort" });
+      button.append(...head.childNodes);
+      head.append(button);
+      button.addEventListener("click", () => {
+        const up = head.getAttribute("aria-sort") !== "ascending";
+        for (const one of heads) one.removeAttribute("aria-sort");
+        head.setAttribute("aria-sort", up ? "ascending" : "descending");
+        const keyed = [...body.rows].map((row) => {
+          const { key } = row.cells[column].dataset, text = row.cells[column].textContent.trim();
+          return { row, key: key === undefined ? text : key === "" ? null : Number(key) };
+        });
+        const order = (a, b) => (typeof a === "number" ? a - b : a.localeCompare(b, "en", { numeric: true }));
+        keyed.sort((a, b) => {
+          if (a.key === null || b.key === null) return (a.key === null) - (b.key === null);
+          return up ? order(a.key, b.key) : order(b.key, a.key);
+        });
+        body.append(...keyed.map(({ row }) => row));
+      });
+    });
+  }
+}
+
 /* Tasks with many figures show the first ones, the rest on demand. */
 function folding() {
   const first = 15;
@@ -135,4 +163,4 @@ function copying() {
     });
 }
 
-[slider, tabs, search, folding, viewer, copying].forEach((part) => part());
+[slider, tabs, search, sorting, folding, viewer, copying].forEach((part) => part());

@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
-import base64
-import contextlib
-import hashlib
-import json
-import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
-from functools import cache
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
-from vmcmc_dist.errors import ResourceError
+from vmcmc_dist.errors import DataError
 from vmcmc_dist.evaluation.tasks import TASKS
-from vmcmc_dist.report import numbers, wording
+from vmcmc_dist.report import numbers, sweep_page, wording
 from vmcmc_dist.report.cost import cost_rows
 from vmcmc_dist.report.curves import Clock, Drawn, Line, curve_tabs, events
+from vmcmc_dist.report.html import Page, Report, template, write
 from vmcmc_dist.report.origin import commands, config_rows, resume
 from vmcmc_dist.report.pictures import (
     Picture,
@@ -31,19 +24,10 @@ from vmcmc_dist.report.pictures import (
     task_pictures,
 )
 from vmcmc_dist.report.run import Record, Run, read_runs
+from vmcmc_dist.report.sweep import is_sweep, read_sweep
 
-SCRIPTS = ("curves.js", "page.js")
 STYLE_OF = {"refined": 0, "proposals": 1, "data": 2, "real": 2}
 """Lines of a panel that look the same wherever they are; others by their place."""
-
-
-@dataclass(frozen=True)
-class Report:
-    """What was written."""
-
-    path: Path
-    bytes: int
-    notes: list[str]
 
 
 def silent(done: int, total: int) -> None:
@@ -57,9 +41,10 @@ def write_report(
     price: float | None = None,
     grids: int = 40,
     width: int = 1440,
+    best: int = 8,
     progress: Progress = silent,
 ) -> Report:
-    """Write one self-contained HTML page of one run or several.
+    """Write one self-contained HTML page of one run, several runs, or one sweep.
 
         write_report(["runs/faces", "runs/faces-mala"], "report.html")
 
@@ -67,36 +52,26 @@ def write_report(
         price: USD an hour of all the hardware of a run; adds the cost.
         grids: most sample grids of each run, spread evenly over training.
         width: pixels to which wider pictures are scaled down.
+        best: trials of a sweep whose pictures are shown.
         progress: called as (pictures read, pictures in all).
 
     Raises:
-        DataError: a folder that is no run, or a damaged config.yaml or environment.json.
+        DataError: a folder that is no run and no sweep, one whose config.yaml, environment.json
+            or sweep.yaml is damaged, or a sweep beside anything else.
         ResourceError: ``out`` cannot be written.
     """
-    out = Path(out)
-    runs = read_runs(folders)
-    page = render(runs, price=price, grids=grids, width=width, progress=progress)
-    content = page.html.encode()
-    partial = out.with_name(out.name + ".partial")
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_bytes(content)
-        os.replace(partial, out)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            partial.unlink()
-        raise ResourceError(
-            f"{out} cannot be written ({error.strerror or error}); give another place by --out"
-        ) from None
-    return Report(out, len(content), page.notes)
-
-
-@dataclass(frozen=True)
-class Page:
-    """The HTML and what could not be shown in it."""
-
-    html: str
-    notes: list[str]
+    sweeps = [folder for folder in folders if is_sweep(folder)]
+    if sweeps and len(folders) > 1:
+        raise DataError(
+            f"{sweeps[0]} is a sweep: it has a page of its own; give it alone, or give runs "
+            "(its trials/NUMBER are runs too)"
+        )
+    if sweeps:
+        page = sweep_page.render(read_sweep(sweeps[0]), best=best, width=width, progress=progress)
+    else:
+        runs = read_runs(folders)
+        page = render(runs, price=price, grids=grids, width=width, progress=progress)
+    return write(page, out)
 
 
 def render(
@@ -115,7 +90,7 @@ def render(
     styles = [styles_of(one.lines, len(runs)) for one in drawn_panels]
     places = iter(range(len(drawn_panels)))
     happened = events(runs)
-    html = template().render(
+    html = template("page.html").render(
         runs=runs,
         one=len(runs) == 1,
         title=" · ".join(run.name for run in runs),
@@ -151,7 +126,7 @@ def render(
 def headline(run: Run) -> list[tuple[str, str, str]]:
     """(what, short, in full) of a run's state, for the top of the page."""
     train, sample, density = (run.of_kind(kind) for kind in ("train", "sample", "density"))
-    facts = [("images seen", _compact(run.images), f"{run.images:,}")]
+    facts = [("images seen", wording.compact(run.images), f"{run.images:,}")]
     if run.seconds:
         facts.append(("training", wording.duration(run.seconds), f"{run.seconds:.1f} s"))
     if train and "regime" in train[-1]:
@@ -179,7 +154,7 @@ def headline(run: Run) -> list[tuple[str, str, str]]:
             facts.append((stem, found.text + biased[0], full))
     commit = run.environment.get("commit")
     if commit:
-        facts.append(("commit", _short_commit(commit), str(commit)))
+        facts.append(("commit", wording.short_commit(commit), str(commit)))
     return facts
 
 
@@ -226,48 +201,3 @@ def gallery(
                     group.pictures.append((name, picture))
             shown[task].append(list(groups.values()))
     return {task: columns for task, columns in shown.items() if any(columns)}
-
-
-@cache
-def template():
-    """The compiled template; whatever is put into it is escaped."""
-    environment = Environment(
-        loader=PackageLoader("vmcmc_dist.report", "."),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    here = Path(__file__).parent
-    script = "\n".join((here / name).read_text() for name in SCRIPTS)
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    environment.globals |= {
-        "script": script,
-        "digest": digest,
-        "css": (here / "page.css").read_text(),
-        "conditions": numbers.conditions,
-        "rounded": wording.rounded,
-        "short_commit": _short_commit,
-    }
-    environment.filters["embedded"] = embedded
-    return environment.get_template("page.html")
-
-
-def embedded(value: Any) -> str:
-    """JSON that may stand inside a <script> element: no ``<``, ``>`` or ``&`` in it."""
-    text = json.dumps(value, allow_nan=False, separators=(",", ":"), ensure_ascii=False)
-    for sign in "<>&\u2028\u2029":
-        text = text.replace(sign, f"\\u{ord(sign):04x}")
-    return text
-
-
-def _compact(images: int) -> str:
-    for unit, size in (("M", 1e6), ("k", 1e3)):
-        if images >= size:
-            return f"{images / size:.3g} {unit}"
-    return str(images)
-
-
-def _short_commit(commit: Any) -> str:
-    text = str(commit)
-    return text[:8] + ("+" if text.endswith("+") and len(text) > 8 else "")

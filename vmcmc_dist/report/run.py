@@ -74,7 +74,7 @@ def read_run(path: str | Path) -> Run:
             "folder that `vmcmc train` made, e.g. runs/faces"
         )
     notes: list[str] = []
-    config = flatten(_mapping(folder.config))
+    config = flatten(read_mapping(folder.config))
     metrics = [
         record
         for record in tolerant_lines(folder.metrics, notes)
@@ -89,7 +89,7 @@ def read_run(path: str | Path) -> Run:
         path=folder.path,
         name=str(config.get("name") or folder.path.resolve().name),
         config=config,
-        environment=_mapping(folder.environment),
+        environment=read_mapping(folder.environment),
         metrics=sorted(metrics, key=lambda record: record["images"]),
         evaluations=tolerant_lines(folder.path / "evaluation" / "records.jsonl", notes),
         notes=notes,
@@ -133,7 +133,7 @@ def tolerant_lines(path: Path, notes: list[str]) -> list[Record]:
     return records
 
 
-def _mapping(path: Path) -> dict[str, Any]:
+def read_mapping(path: Path) -> dict[str, Any]:
     """A YAML or JSON file that holds a mapping; empty where there is no file."""
     if not path.is_file():
         return {}

@@ -44,3 +44,17 @@ def duration(seconds: float) -> str:
 def size(count: int) -> str:
     """Bytes: ``812 kB``, ``3.4 MB``."""
     return f"{count / 1e3:.0f} kB" if count < 1e6 else f"{count / 1e6:.1f} MB"
+
+
+def compact(images: int) -> str:
+    """``812``, ``60 k``, ``1.2 M``."""
+    for unit, size in (("M", 1e6), ("k", 1e3)):
+        if images >= size:
+            return f"{images / size:.3g} {unit}"
+    return str(images)
+
+
+def short_commit(commit: Any) -> str:
+    """The first eight digits, and the ``+`` of a changed tree."""
+    text = str(commit)
+    return text[:8] + ("+" if text.endswith("+") and len(text) > 8 else "")

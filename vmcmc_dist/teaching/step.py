@@ -128,9 +128,10 @@ def teach(
         failure = error
     plan.agree(failure)
     records = [learn_energy(energy, batches[i], refined[i], plan, noise, i) for i in chunks]
-    energy_norm = energy.step()
+    # The energy's gradients may still be on their way between workers while the VAE computes its
+    # own, which needs neither U nor its step.
     records += [learn_vae(vae, batches[i], refined[i], plan, noise, i) for i in chunks]
-    vae_norm = vae.step()
+    energy_norm, vae_norm = energy.step(), vae.step()
 
     records += [describe(batches[i], refined[i]) for i in chunks]
     record = _mean(records, x.device)

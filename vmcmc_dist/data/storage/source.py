@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-import zlib
 from pathlib import Path
+
+from imagecodecs import deflate_crc32  # zlib.crc32, ten times as fast
 
 from vmcmc_dist.data.storage.block_cache import BlockCache, CacheCounts, block_key
 from vmcmc_dist.data.storage.client import Stats
@@ -79,13 +80,13 @@ class Source:
         return self.cache.get(
             block_key(url, self.reader.version(url), start, length),
             lambda: self._fetch(url, start, length, crc32),
-            lambda data: len(data) == length and crc32 in (None, zlib.crc32(data)),
+            lambda data: len(data) == length and crc32 in (None, deflate_crc32(data)),
         )
 
     def _fetch(self, url: str, start: int, length: int, crc32: int | None) -> bytes:
         for again in range(READS):
             data = self.reader.read(url, start, length)
-            if crc32 is None or zlib.crc32(data) == crc32:
+            if crc32 is None or deflate_crc32(data) == crc32:
                 return data
             log.warning(
                 "%s, bytes %d-%d: checksum mismatch, read %d of %d",

@@ -1,0 +1,1 @@
+"""Searches over settings: many runs under Ray Tune, each an ordinary run."""
