@@ -88,9 +88,8 @@ def test_a_failing_upload_leaves_the_one_before(s3, proxy, tmp_path) -> None:
     assert list(RemoteCheckpoints(lease.store).states()) == ["000000001"]
     proxy.faults = lambda r: None
     folder.save(make(3))
-    assert list(RemoteCheckpoints(lease.store).states()) == ["000000002", "000000003"] or list(
-        RemoteCheckpoints(lease.store).states()
-    ) == ["000000001", "000000003"]
+    # the second is not put later: it is kept here alone, and goes with the run's next two
+    assert list(RemoteCheckpoints(lease.store).states()) == ["000000003"]
 
 
 @both
