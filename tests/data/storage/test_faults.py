@@ -53,7 +53,7 @@ def first(*faults: Fault):
 
 def patience(name: str) -> float:
     """``stall_s``: long where no stall is meant, for the machine may be busy."""
-    return 0.6 if "stall" in name else 10.0
+    return 2.0 if "stall" in name else 10.0
 
 
 def ranges(proxy: FaultProxy):
