@@ -6,6 +6,7 @@ import dataclasses
 import io
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -102,3 +103,14 @@ def arrays(tmp_path: Path) -> Path:
     np.save(folder / "images.npy", np.stack([numbered(i, 8) for i in range(45)]))
     np.save(folder / "labels.npy", np.arange(45) % 5)
     return folder
+
+
+@pytest.fixture
+def labels_by_name() -> Callable[[Any], list[int | None]]:
+    """Labels of a source in the order of its files' names: its own order mixes the classes."""
+
+    def labels(source: Any) -> list[int | None]:
+        found = {source.describe(i): source.load(i).label for i in range(len(source))}
+        return [found[name] for name in sorted(found)]
+
+    return labels

@@ -125,12 +125,29 @@ def test_idx(tmp_path, packed):
         open_source("mnist", tmp_path, split="test")
 
 
-def test_folder_splits_and_classes(tmp_path):
+def test_images_of_classes_are_mixed_and_a_limit_takes_of_all(tmp_path, labels_by_name):
+    for kind in ("cat", "dog"):
+        (tmp_path / kind).mkdir()
+        for i in range(40):
+            Image.new("RGB", (9, 9)).save(tmp_path / kind / f"{i}.png")
+    whole = open_source("folder", tmp_path, image_size=8)
+    labels = [whole.load(i).label for i in range(80)]
+    changes = sum(a != b for a, b in zip(labels, labels[1:], strict=False))
+    assert sorted(labels) == [0] * 40 + [1] * 40 and 25 < changes < 55  # by chance 40 ± 4.4
+    assert labels_by_name(whole) == [0] * 40 + [1] * 40
+    few = open_source("folder", tmp_path, image_size=8, limit=20)
+    assert few.paths == whole.paths[:20] and few.labels.names == ("cat", "dog")
+    assert 4 < sum(few.load(i).label for i in range(20)) < 16
+
+
+def test_folder_splits_and_classes(tmp_path, labels_by_name):
     for name in ("train/cat/a.png", "train/dog/b.png", "val/cat/c.png"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         Image.new("RGB", (9, 9)).save(tmp_path / name)
     train = open_source("folder", tmp_path, image_size=8)
-    assert len(train) == 2 and train.labels.names == ("cat", "dog") and train.load(1).label == 1
+    assert (
+        len(train) == 2 and train.labels.names == ("cat", "dog") and labels_by_name(train) == [0, 1]
+    )
     assert len(open_source("folder", tmp_path, image_size=8, split="valid")) == 1
     with pytest.raises(DataError, match="no images in test"):
         open_source("folder", tmp_path, image_size=8, split="test")

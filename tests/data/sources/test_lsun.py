@@ -8,14 +8,14 @@ from vmcmc_dist.data.sources.base import NoSplitError
 from vmcmc_dist.errors import DataError
 
 
-def test_categories_are_classes_and_hash_folders_are_not(images, opened):
+def test_categories_are_classes_and_hash_folders_are_not(images, opened, labels_by_name):
     root = images(
         "bedroom_train/a/b/ab1.webp", "bedroom_train/c/d/cd2.webp", "dining_room_train/e1.jpg",
         "bedroom_val/f/f3.webp",
     )  # fmt: skip
     train = opened("lsun", root)
     assert train.labels.names == ("bedroom", "dining_room") and train.image_size == 256
-    assert [train.load(i).label for i in range(3)] == [0, 0, 1]
+    assert labels_by_name(train) == [0, 0, 1]
     valid = opened("lsun", root, split="valid")
     assert valid.paths == ["bedroom_val/f/f3.webp"] and valid.labels.kind == "none"
     assert len(opened("lsun", root, split="all")) == 4

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
@@ -33,13 +34,19 @@ class Listed:
         licence: str,
         image_size: int | None,
     ) -> None:
-        """``classes`` are names, numbered in their order of sorting; fewer than two are none."""
+        """``classes`` are names, numbered in their order of sorting; fewer than two are none.
+
+        Images of several classes are mixed: a reader shuffles within windows, and the first
+        ``data.limit`` images must not be those of the first classes alone.
+        """
         self.name, self.licence, self.files = name, licence, files
-        self.paths = list(paths)[: cfg.limit]
         names = sorted({c for c in classes if c is not None})
         self.labels = LabelInfo("class", tuple(names)) if len(names) > 1 else LabelInfo()
         number = {c: i for i, c in enumerate(self.labels.names)}
-        self.classes = [None if c is None else number.get(c) for c in classes][: cfg.limit]
+        order = mixed(paths) if len(names) > 1 else list(range(len(paths)))
+        chosen = order[: cfg.limit]
+        self.paths = [paths[i] for i in chosen]
+        self.classes = [None if (c := classes[i]) is None else number.get(c) for i in chosen]
         self.channels = cfg.channels or self.channels
         self.image_size = image_size or cfg.image_size or self.own_size()
 
@@ -82,6 +89,12 @@ class Folder(Listed):
             licence="unknown: a folder of the user's",
             image_size=cfg.image_size,
         )
+
+
+def mixed(paths: Sequence[str]) -> list[int]:
+    """Places of the paths in the order of their SHA-256: as good as by chance, and the same on any
+    machine and with any version of anything."""
+    return sorted(range(len(paths)), key=lambda i: hashlib.sha256(paths[i].encode()).digest())
 
 
 def images_of(files: ImageFiles, below: str = "") -> list[str]:
