@@ -99,11 +99,11 @@ def test_a_soak_of_faults(new_job: Callable[..., Job], cluster: Cluster) -> None
         else:
             seconds = job.again_after(what, fault)
         faults.append({"what": what, "images": images, "seconds": round(seconds, 1)})
-        write(faults, job, started, same=False)
+        write(faults, job, started, same=None)
         cluster.mend_hosts()
     job.folder.stop.touch()
     job.wait_for_success()
-    write(faults, job, started, same=False)
+    write(faults, job, started, same=None)
 
     images = job.images()
     calm = new_job("soak-calm", *SETTINGS, f"train.images={images}")
@@ -119,7 +119,7 @@ def test_a_soak_of_faults(new_job: Callable[..., Job], cluster: Cluster) -> None
     write(faults, job, started, same=True)
 
 
-def write(faults: list[dict], job: Job, started: float, same: bool) -> None:
+def write(faults: list[dict], job: Job, started: float, same: bool | None) -> None:
     kinds = {what: [f["seconds"] for f in faults if f["what"] == what] for what in FAULTS}
     OUT.parent.mkdir(exist_ok=True)
     OUT.write_text(
