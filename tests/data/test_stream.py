@@ -257,7 +257,8 @@ def test_batches_own_their_memory(make_shards):
 
 
 INTERRUPTED = """
-import sys
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background ignores it
 from vmcmc_dist.data import DataConfig, ShardStream, open_manifest
 stream = ShardStream(open_manifest(sys.argv[1]), DataConfig(), seed=0, local_batch=2)
 for k, batch in enumerate(stream):
