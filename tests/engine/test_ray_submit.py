@@ -216,7 +216,7 @@ def test_an_environment_that_ray_cannot_make(desk) -> None:
 
 @pytest.mark.slow
 def test_a_killed_driver_is_submitted_again_and_the_run_goes_on(desk) -> None:
-    long = ("name=long", "train.images=640000", "resources.preflight=none")
+    long = ("name=long", "train.images=200000", "resources.preflight=none")
     process = desk.start("submit", "small.yaml", *long, "--follow", "--retries", "1")
     checkpoints, until = desk.out / "long" / "checkpoints", time.monotonic() + 120
     while not list(checkpoints.glob("0*")) and time.monotonic() < until:
@@ -227,7 +227,7 @@ def test_a_killed_driver_is_submitted_again_and_the_run_goes_on(desk) -> None:
     os.kill(drivers[0], signal.SIGKILL)
     out, err = process.communicate(timeout=200)
     assert "submitted again as" in err and "-try2" in err, out + err
-    assert "going on from" in out and process.returncode == 0 and "done at 640,000" in out
+    assert "going on from" in out and process.returncode == 0 and "done at 200,000" in out
 
 
 def is_python(pid: int) -> bool:
@@ -238,5 +238,6 @@ def is_python(pid: int) -> bool:
 def test_a_full_pre_flight_sums_over_the_ranks(desk) -> None:
     status, out, err = desk("preflight", "small.yaml", "name=full", "resources.workers=2")
     assert status == 0, out + err
-    assert "0–1 on" in out and "64 MiB" in out and "GB/s" in out and "ready after" in out
+    for said in ("0–1 on", "64 MiB", "GB/s", "ready after"):
+        assert said in out, out
     assert not (desk.out / "full").exists() and not list(desk.out.glob(".preflight*"))
