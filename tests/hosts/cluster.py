@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +56,7 @@ class Cluster:
         self.address = f"http://{self.head.address}:{DASHBOARD}"
         for host in network.hosts:
             host.environment = self.environment
-        self.start(self.head)
+        self._started(self.head, self._start(self.head))
         starting = [self._start(host) for host in self.hosts]
         for host, process in zip(self.hosts, starting, strict=True):
             self._started(host, process)
@@ -65,8 +65,9 @@ class Cluster:
     # -- nodes ----------------------------------------------------------------------------------
 
     def start(self, host: Host) -> None:
-        """``ray start`` on a host."""
+        """``ray start`` on a host, until the cluster knows it."""
         self._started(host, self._start(host))
+        wait_until(lambda: host.address in self.nodes(), 60, f"{host.name} among the nodes")
 
     def _start(self, host: Host) -> subprocess.Popen:
         own = ["--node-ip-address", host.address, "--object-store-memory", str(OBJECT_STORE)]
@@ -155,19 +156,31 @@ class Cluster:
 
     # -- jobs -----------------------------------------------------------------------------------
 
-    def submit(self, *words: str) -> str:
+    def submit(self, *words: str, environment: Mapping[str, str] | None = None) -> str:
         """``ray job submit`` from outside of the cluster's hosts; the job's id."""
         job = f"job-{secrets.token_hex(4)}"
+        runtime = json.dumps({"env_vars": dict(environment or {})})
         done = subprocess.run(
             [
                 sys.executable, "-m", "ray.scripts.scripts", "job", "submit",
-                "--address", self.address, "--submission-id", job, "--no-wait", "--",
+                "--address", self.address, "--submission-id", job, "--no-wait",
+                "--runtime-env-json", runtime, "--",
                 sys.executable, "-m", "vmcmc_dist", *words,
             ],
             capture_output=True, text=True, timeout=120, env=os.environ | self.environment,
         )  # fmt: skip
         assert done.returncode == 0, done.stdout + done.stderr
         return job
+
+    def stop_job(self, job: str) -> None:
+        """``ray job stop`` from outside."""
+        subprocess.run(
+            [
+                sys.executable, "-m", "ray.scripts.scripts", "job", "stop",
+                "--address", self.address, "--no-wait", job,
+            ],
+            check=True, capture_output=True, timeout=120, env=os.environ | self.environment,
+        )  # fmt: skip
 
     def status(self, job: str) -> str:
         return self._get(f"/api/jobs/{job}")["status"]

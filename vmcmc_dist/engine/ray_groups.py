@@ -22,6 +22,7 @@ from vmcmc_dist.config import Config, to_dict
 from vmcmc_dist.data.manifest import Manifest
 from vmcmc_dist.engine.checkpoint import CheckpointFolder
 from vmcmc_dist.engine.fence import Fence
+from vmcmc_dist.engine.ray_desk import DeskAt
 from vmcmc_dist.engine.ray_room import check_cluster, worker_resources, workers_now
 from vmcmc_dist.engine.ray_worker import ray_worker
 from vmcmc_dist.engine.remote_checkpoints import RemoteCheckpoints
@@ -73,6 +74,7 @@ class Groups:
         self.fence = Fence(self.folder)
         url = self.folder.url
         self.copies = None if url is None else RemoteCheckpoints(RunStore(url))
+        self.desk: DeskAt | None = None
         self.limit = resources.max_failures
         if self.limit < 0:
             self.limit = 3 if self.on_cluster else 0
@@ -85,6 +87,8 @@ class Groups:
             UserError: what a worker raised, or workers that died, or could not start, too often.
         """
         check_cluster(self.config, self.each)
+        if self.on_cluster and self.copies is not None:
+            self.desk = DeskAt.open(self.folder)
         failures, saved, waiting_since = 0, self._saved(), time.monotonic()
         while True:
             size = workers_now(self.config, self.each)
@@ -154,6 +158,7 @@ class Groups:
                 "share": max(1, cpu_count() // resources.workers),
                 "each": self.each,
                 "group": self.fence.pass_on(),
+                "desk": self.desk,
                 "body": self.body,
             },
             scaling_config=ScalingConfig(

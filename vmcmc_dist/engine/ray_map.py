@@ -159,16 +159,19 @@ def _died(error: BaseException) -> ResourceError:
 
 
 class RayCall:
-    """One call in a process of the Ray that this process is a worker of; needs no CPU of its own.
+    """One call in a process of the Ray that this process is a worker of, on the same machine: it
+    reads this one's files, and shares its GPU. Needs no CPU of its own.
 
     Raises, from :meth:`result`: what the call raised.
     """
 
     def __init__(self, function: Callable[..., Any], *arguments: Any):
         import ray
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         once = ray.remote(num_cpus=0, num_gpus=0, max_retries=0, max_calls=1)
-        remote = once(function)
+        remote = once(function).options(scheduling_strategy=here)
         self._reference = remote.remote(*arguments)
 
     def running(self) -> bool:

@@ -6,6 +6,7 @@ import faulthandler
 import os
 import threading
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -21,18 +22,25 @@ def ray_worker(settings: dict[str, Any]) -> dict[str, float]:
     import ray.train
     from ray.train.torch import get_device
 
+    from vmcmc_dist.config import config_from_dict
+    from vmcmc_dist.engine.ray_desk import Errand
+    from vmcmc_dist.engine.run_folder import RunFolder
     from vmcmc_dist.engine.worker import WorkerContext, train_worker
 
     config = settings["config"]
     context = ray.train.get_context()
     rank, size = context.get_world_rank(), context.get_world_size()
     resources = config["resources"]
+    errand = None
+    if rank == 0:
+        errand = Errand.of(settings["desk"], RunFolder.of(config_from_dict(config)))
     watch = Watch(
         hang_timeout=resources["hang_timeout"],
         draining=context.get_local_rank() == 0,
         missing=resources["workers"] - size if rank == 0 and resources["min_workers"] else 0,
         each=settings["each"],
         grow_after=resources["grow_after"],
+        errand=None if errand is None else errand.run,
     )
     worker = WorkerContext(
         rank, size, get_device(), settings["group"], notice=watch.noticed, beat=watch.beat
@@ -42,10 +50,13 @@ def ray_worker(settings: dict[str, Any]) -> dict[str, float]:
         return (settings["body"] or train_worker)(config, settings["manifest"], worker, threads)
     finally:
         watch.close()
+        if errand is not None:
+            errand.close()
 
 
 class Watch:
-    """A thread that looks, once a second, for three things:
+    """A thread that runs an ``errand`` (:class:`~vmcmc_dist.engine.ray_desk.Errand`) and looks,
+    once a second, for three things:
 
     - Ray drains this machine (a spot notice, a scale-down): :meth:`noticed`;
     - there is room for workers that are ``missing``, each of the resources ``each``, for
@@ -63,12 +74,13 @@ class Watch:
         missing: int,
         each: dict[str, float],
         grow_after: float,
+        errand: Callable[[], None] | None = None,
     ):
         self.hang_timeout, self.draining, self.grow_after = hang_timeout, draining, grow_after
         self.last = time.monotonic()
         self.room_since = float("inf")
         self.rooms: list[PlacementGroup] = []
-        self._missing, self._each = missing, each
+        self._missing, self._each, self._errand = missing, each, errand
         self._notice, self._closed = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._watch, name="watch", daemon=True)
         self._thread.start()
@@ -80,7 +92,7 @@ class Watch:
         return self._notice.is_set()
 
     def close(self) -> None:
-        """End the thread, and give back the room that it held."""
+        """End the thread, with a last errand, and give back the room that it held."""
         self._closed.set()
         self._thread.join(timeout=10)
         if self.rooms:
@@ -90,18 +102,29 @@ class Watch:
                 remove_placement_group(room)
 
     def _watch(self) -> None:
-        import ray
-
         while not self._closed.wait(INTERVAL):
             silent = time.monotonic() - self.last
             if silent > self.hang_timeout:
                 self._end(silent)
-            try:
-                if not self.noticed() and (self._drained() or self._room()):
-                    self._notice.set()
-            except (ray.exceptions.RayError, ConnectionError, TimeoutError) as error:
-                # the cluster's head does not answer: Ray ends this process if that lasts
-                print(f"watch: {type(error).__name__}: {error}", flush=True)
+            self._ask(self._look)
+        if self._errand is not None:
+            self._ask(self._errand)
+
+    def _look(self) -> None:
+        if not self.noticed() and (self._drained() or self._room()):
+            self._notice.set()
+        if self._errand is not None:
+            self._errand()
+
+    @staticmethod
+    def _ask(what: Callable[[], None]) -> None:
+        import ray
+
+        try:
+            what()
+        except (ray.exceptions.RayError, ConnectionError, TimeoutError) as error:
+            # the cluster's head does not answer: Ray ends this process if that lasts
+            print(f"watch: {type(error).__name__}: {error}", flush=True)
 
     def _drained(self) -> bool:
         import ray
