@@ -1,12 +1,13 @@
-"""The process of an S3 server on loopback, so that it does not share our interpreter's lock."""
+"""S3 servers on loopback, in processes of their own: they do not share our interpreter's lock."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 import psutil
@@ -14,7 +15,8 @@ import psutil
 import vmcmc_dist
 from vmcmc_dist.errors import ResourceError
 
-SCRIPT = Path(__file__).with_name("store_process.py")
+READING = Path(__file__).with_name("store_process.py")
+WRITING = Path(__file__).with_name("moto_process.py")
 
 
 @dataclass(frozen=True)
@@ -39,11 +41,26 @@ class Store:
         return times.user + times.system
 
 
-@contextmanager
-def serving(folder: Path, latency_s: float) -> Iterator[Store]:
+def serving(folder: Path, latency_s: float) -> AbstractContextManager[Store]:
     """Serve the files below ``folder`` as s3://bench/NAME, each request ``latency_s`` late."""
+    return _process(READING, str(folder), str(latency_s))
+
+
+def serving_s3(bucket: str, latency_s: float) -> AbstractContextManager[Store]:
+    """A whole S3 server (moto's) with an empty bucket, each request ``latency_s`` late.
+
+    Raises:
+        ResourceError: moto is not installed.
+    """
+    if find_spec("moto") is None:
+        raise ResourceError("the S3 server is moto's: pip install 'vmcmc-dist[dev]'")
+    return _process(WRITING, bucket, str(latency_s))
+
+
+@contextmanager
+def _process(*words: str | Path) -> Iterator[Store]:
     process = subprocess.Popen(
-        [sys.executable, str(SCRIPT), str(folder), str(latency_s)],
+        [sys.executable, *map(str, words)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,

@@ -1,4 +1,4 @@
-"""vmcmc bench chain|step|scaling|tune"""
+"""vmcmc bench chain|step|checkpoint|scaling|tune"""
 
 from __future__ import annotations
 
@@ -22,6 +22,14 @@ def add(parser: argparse.ArgumentParser) -> None:
     step.add_argument("--threads", type=int, default=1, help="torch threads")
     step.add_argument("--launcher", default="ray", choices=("ray", "local"))
     step.set_defaults(run=run_step)
+    checkpoint = what.add_parser("checkpoint", help="time that training stands still for one")
+    _add_config(checkpoint)
+    checkpoint.add_argument("--rounds", type=int, default=5, help="medians of as many")
+    checkpoint.add_argument("--threads", type=int, default=1, help="torch threads")
+    checkpoint.add_argument(
+        "--no-s3", dest="s3", action="store_false", help="only this machine's disk"
+    )
+    checkpoint.set_defaults(run=run_checkpoint)
     _add_scaling(what.add_parser("scaling", help="weak and strong scaling, and who waits for what"))
     tune = what.add_parser("tune", help="what a trial of a sweep costs, against Ray alone")
     tune.add_argument("--trials", type=int, default=300)
@@ -36,9 +44,13 @@ def numbers(text: str) -> tuple[int, ...]:
     return tuple(int(part) for part in text.split(","))
 
 
-def _add_scaling(parser: argparse.ArgumentParser) -> None:
+def _add_config(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--config", help="config file; else nets as of configs/faces.yaml")
     parser.add_argument("settings", nargs="*", metavar="key=value", help="settings over it")
+
+
+def _add_scaling(parser: argparse.ArgumentParser) -> None:
+    _add_config(parser)
     parser.add_argument("--workers", type=numbers, default=(1, 2, 4), help="e.g. 1,2,4")
     parser.add_argument("--stages", type=numbers, default=(0, 1, 2, 3), help="of ZeRO, e.g. 0,2")
     parser.add_argument("--steps", type=int, default=3, help="training steps in a round")
@@ -83,6 +95,21 @@ def run_step(options: argparse.Namespace) -> int:
             launcher=options.launcher,
         ).table()
     )
+    return 0
+
+
+def run_checkpoint(options: argparse.Namespace) -> int:
+    from vmcmc_dist.engine.bench_checkpoint import bench_checkpoint
+
+    result = bench_checkpoint(
+        options.config,
+        options.settings,
+        rounds=options.rounds,
+        threads=options.threads,
+        s3=options.s3,
+        progress=lambda text: print(text, file=sys.stderr),
+    )
+    print(result)
     return 0
 
 

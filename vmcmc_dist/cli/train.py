@@ -31,9 +31,12 @@ def run(options: argparse.Namespace) -> int:
     if outcome.first_step_seconds is not None:
         print(f"first step    {outcome.first_step_seconds:.0f} s after the start")
     print(f"run folder    {folder.place}")
-    picture = pictures(folder)
-    if picture:
-        print(f"open          {picture}")
-    print(f"tensorboard   tensorboard --logdir {folder.tensorboard}")
+    if folder.url:  # the local folder is scratch, and may be on another machine
+        print(f"report        vmcmc report {folder.url}")
+    else:
+        picture = pictures(folder)
+        if picture:
+            print(f"open          {picture}")
+        print(f"tensorboard   tensorboard --logdir {folder.tensorboard}")
     print(f"more samples  vmcmc sample {folder.place}")
     return 0

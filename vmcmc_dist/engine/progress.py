@@ -40,6 +40,7 @@ class TrainingProgress:
         self._told = {rollback_text(r) for r in earlier if r["kind"] == "rollback"}
         self._stop = threading.Event()
         self._printed = 0.0
+        self._unseen: dict[str, Any] | None = None  # a record that no line was printed of
         self._bar = (
             Progress(
                 SpinnerColumn(),
@@ -116,15 +117,18 @@ class TrainingProgress:
                 self.say(f"evaluation at {record['images']:,} images failed: {record['failed']}")
         training = [r for r in records if r["kind"] == "train"]
         if training:
-            self._show(training[-1], final)
+            self._unseen = training[-1]
+        if self._unseen is not None:
+            self._show(self._unseen, final)
 
     def _show(self, record: dict[str, Any], final: bool) -> None:
         text = figures(record, self.config)
         if self._bar:
             done = max(record["images"], time_share(record, self.config))
             self._bar.update(self._task, completed=done, figures=text, description="training")
+            self._unseen = None
         elif final or time.monotonic() - self._printed >= PLAIN_SECONDS:
-            self._printed = time.monotonic()
+            self._printed, self._unseen = time.monotonic(), None
             self.console.print(text, soft_wrap=True)
 
 

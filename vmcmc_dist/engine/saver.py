@@ -55,12 +55,13 @@ class Saver:
         waited: seconds that the steps waited so far; whoever makes a checkpoint adds to it.
         copying: seconds that a GPU spent on copies so far.
         failed: checkpoints so far that did not get to S3.
+        took: seconds until the last one was whole (or had failed).
     """
 
     def __init__(self, folder: CheckpointFolder, device: torch.device, failures: int = 1):
         self.folder, self.device, self.failures = folder, device, failures
         self.problem: UserError | None = None
-        self.waited, self.copying, self.failed = 0.0, 0.0, 0
+        self.waited, self.copying, self.failed, self.took = 0.0, 0.0, 0, 0.0
         self._in_a_row = 0
         self._copied = Copied()
         self._thread: threading.Thread | None = None
@@ -103,6 +104,11 @@ class Saver:
         self._thread = None
 
     @property
+    def writing(self) -> bool:
+        """Whether one is under way."""
+        return self._thread is not None and self._thread.is_alive()
+
+    @property
     def stalled(self) -> float:
         """Seconds that training stood still for checkpoints so far."""
         return self.waited + self.copying
@@ -131,6 +137,7 @@ class Saver:
                 f"the checkpoint at {checkpoint.images:,} images could not be written "
                 f"({type(error).__name__}: {error})"
             )
+        self.took = time.monotonic() - began
 
     def _copy_failed(self, images: int, error: DataError, seconds: float) -> None:
         self.failed += 1
