@@ -46,7 +46,6 @@ class Cluster:
             "RAY_AUTH_MODE": "token",
             "RAY_AUTH_TOKEN_PATH": str(self.token),
             "RAY_USAGE_STATS_ENABLED": "0",
-            "GLOO_SOCKET_IFNAME": "eth0",
             "PYTHONPATH": str(ROOT),
             "OMP_NUM_THREADS": "1",
             "DS_BUILD_OPS": "0",
@@ -136,6 +135,7 @@ class Cluster:
 
     def mend_hosts(self) -> None:
         """Joins all cables, wakes what is stopped, starts Ray where it is gone or going."""
+        going = [*self.draining, *self.network.cut_off]  # Ray finds out late, and ends them then
         for host in self.network.hosts:
             if host.name in self.network.cables:
                 self.network.good(host)
@@ -143,7 +143,7 @@ class Cluster:
             host.kill("ray::", signal_=signal.SIGCONT)
         for host in self.hosts:
             gone = host.address not in self.nodes() or not host.processes("raylet/raylet")
-            if gone or host in self.draining:
+            if gone or host in going:
                 self.restart(host)
         self.draining.clear()
         self.wait_for_nodes(len(self.network.hosts))

@@ -153,6 +153,7 @@ class Network:
         self.folder = folder
         self.hosts: list[Host] = []
         self.cables: dict[str, subprocess.Popen] = {}
+        self.cut_off: list[Host] = []
         self.bridge = f"{PREFIX}{os.getpid()}"
         self._remove_leftovers()
         taken = ip("-4", "-o", "address")
@@ -198,11 +199,14 @@ class Network:
 
     def cut(self, host: Host) -> None:
         """The cable is pulled."""
+        self.cut_off.append(host)
         ip("link", "set", self._end(host), "down")
 
     def join(self, host: Host) -> None:
         """The cable is back."""
         ip("link", "set", self._end(host), "up")
+        if host in self.cut_off:
+            self.cut_off.remove(host)
 
     def slow(self, host: Host, delay: float, loss: float) -> None:
         """Every frame to and from the host takes ``delay`` seconds more, a share is lost."""

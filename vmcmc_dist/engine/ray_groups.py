@@ -142,7 +142,9 @@ class Groups:
 
     def _trainer(self, size: int):
         from ray.train import FailureConfig, RunConfig, ScalingConfig
-        from ray.train.torch import TorchConfig, TorchTrainer
+        from ray.train.torch import TorchTrainer
+
+        from vmcmc_dist.engine.ray_torch import NodeTorchConfig
 
         resources = self.config.resources
         gpu = resources.device == "cuda"
@@ -164,7 +166,7 @@ class Groups:
             scaling_config=ScalingConfig(
                 num_workers=size, use_gpu=gpu, resources_per_worker=self.each
             ),
-            torch_config=TorchConfig(
+            torch_config=NodeTorchConfig(
                 backend="cpu:gloo,cuda:nccl" if gpu else "gloo",
                 timeout_s=max(1, round(resources.hang_timeout)),
             ),

@@ -138,11 +138,3 @@ def _skew(probe: Any) -> tuple[float, float]:
         if took / 2 < best[1]:
             best = (theirs - began - took / 2, took / 2)
     return best
-
-
-def interface_of(address: str) -> str | None:
-    """The network interface that has this IP address, e.g. ``eth0``."""
-    for name, addresses in psutil.net_if_addrs().items():
-        if any(found.address == address for found in addresses):
-            return name
-    return None

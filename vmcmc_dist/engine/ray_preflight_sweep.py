@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import socket
 import statistics
 import time
 from typing import Any, NamedTuple
 
-from vmcmc_dist.engine.ray_preflight_node import interface_of
+from vmcmc_dist.engine.interface import talk_over
 
 SIZES = (1 << 10, 32 << 10, 1 << 20, 8 << 20, 64 << 20)
 """Bytes of each rank's tensor."""
@@ -45,10 +44,7 @@ class RankProbe:
         import torch
         import torch.distributed as dist
 
-        # left to itself, gloo asks the host's name, and that may say 127.0.0.1
-        interface = interface_of(ray.util.get_node_ip_address())
-        if interface:
-            os.environ.setdefault("GLOO_SOCKET_IFNAME", interface)
+        talk_over(ray.util.get_node_ip_address())
         torch.set_num_threads(1)
         dist.init_process_group(
             "nccl" if gpu else "gloo",
