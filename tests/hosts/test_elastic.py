@@ -10,6 +10,8 @@ import pytest
 from tests.hosts.cluster import Cluster, wait_until
 from tests.hosts.job import Job
 
+OF_A_WORKER = ("energy_std", "gap_ratio")
+"""Figures of each worker's own batch, averaged: they depend on how many share the global batch."""
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 
@@ -41,5 +43,5 @@ def test_three_workers_two_and_three_again(
     job.assert_each_record_once()
     for mine, theirs in zip(job.metrics(), reference.metrics(), strict=True):
         for key, value in theirs.items():
-            if isinstance(value, float) and mine["kind"] == "train":
+            if isinstance(value, float) and mine["kind"] == "train" and key not in OF_A_WORKER:
                 assert mine[key] == pytest.approx(value, rel=2e-2, abs=2e-3), (key, mine["images"])
