@@ -9,6 +9,7 @@ import pytest
 import s3fs
 from moto.server import ThreadedMotoServer
 
+from vmcmc_dist.bench.fault_schedule import Fault
 from vmcmc_dist.engine.reach import leave_mark, reach_out, take_mark
 
 
@@ -38,6 +39,25 @@ def test_a_bucket_is_written_and_read_and_left_clean(bucket: str) -> None:
 
 def test_a_bucket_that_is_not_there(bucket: str) -> None:
     assert "no such bucket" in leave_mark("s3://another-bucket/runs", ".mark")
+
+
+@pytest.mark.stores("swift")
+def test_a_bucket_that_refuses(s3, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "not:right")
+    s3fs.S3FileSystem.clear_instance_cache()
+    said = leave_mark("s3://faces/runs", ".mark")
+    assert "access denied" in said and "AWS_PROFILE" in said and "not:right" not in said
+
+
+def test_a_bucket_that_may_only_be_read(s3, proxy) -> None:
+    """As with a role that lacks s3:PutObject; the mark is there, so that only writing fails."""
+    assert leave_mark("s3://faces/runs", ".mark") == ""
+    proxy.faults = lambda request: (
+        Fault("status", status=403, code="AccessDenied") if request.method == "PUT" else None
+    )
+    assert "access denied" in leave_mark("s3://faces/runs", ".mark")
+    reach = reach_out("s3://faces/runs", ".mark", ".mine")
+    assert ".mine: 403 AccessDenied" in reach.problem and "s3:PutObject" in reach.problem
 
 
 def test_a_folder_that_is_another_machine_s(tmp_path) -> None:

@@ -143,7 +143,8 @@ def answered(response: Mapping[str, Any], bucket: str) -> Failure:
             Kind.CREDENTIALS if bodiless else Kind.PERMANENT,
             f"{what}: access denied",
             "set AWS_PROFILE or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY to an account that may "
-            f"list and read bucket {bucket!r}",
+            f"use bucket {bucket!r} (s3:ListBucket and s3:GetObject to read; also s3:PutObject and "
+            "s3:DeleteObject to write)",
         )
     if status in (301, 307) or code in ("AuthorizationHeaderMalformed", "PermanentRedirect"):
         return Failure(
