@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from vmcmc_dist.engine.checkpoint import load_checkpoint
@@ -60,3 +62,29 @@ def test_killed_and_gone_on_with_elsewhere_is_the_run_on_a_disk(
     assert status == 0, out + err
     assert "going on from" in out and f"{URL}/killed" in out
     assert_the_same("killed", whole)
+
+
+@pytest.mark.slow
+def test_two_workers_of_torchrun_killed_and_gone_on_with(s3, config, new_run, tmp_path) -> None:
+    """Each start on a machine of its own (its scratch); as two workers on a disk."""
+    torchrun = [str(Path(sys.executable).with_name("torchrun"))]
+    torchrun += ["--standalone", "--nproc-per-node=2"]
+    settings = ("train.images=9600", "launcher=torchrun", "store.lease_s=3")
+    disk = new_run(config, "disk", *settings)
+    status, out, err = disk(launcher=torchrun)
+    assert status == 0, out + err
+    process = on_s3(new_run, config, "pair", tmp_path / "one", *settings).start(launcher=torchrun)
+    until = time.monotonic() + 90
+    while not checkpoints(s3) and process.poll() is None and time.monotonic() < until:
+        time.sleep(0.05)
+    assert process.poll() is None, process.communicate()
+    os.killpg(process.pid, signal.SIGKILL)
+    for other in psutil.process_iter(["cmdline"]):  # torchrun's workers lead groups of their own
+        if f"store.scratch={tmp_path / 'one'}" in (other.info["cmdline"] or []):
+            other.kill()
+    process.communicate()
+    again = on_s3(new_run, config, "pair", tmp_path / "two", *settings)
+    status, out, err = again(launcher=torchrun)
+    assert status == 0, out + err
+    assert "going on from" in out and f"{URL}/pair" in out
+    assert_the_same("pair", disk)
