@@ -21,6 +21,12 @@ if [ -n "$interface" ]; then
 fi
 export NCCL_DEBUG=${NCCL_DEBUG:-WARN}
 
+# A job's driver runs on the head; where that has no GPU, this is what resources.device=auto and
+# preset=auto go by.
+case "${1:-}" in
+  aws | gcp) export VMCMC_DEVICE=${VMCMC_DEVICE:-cuda} ;;
+esac
+
 case "${1:-}" in
   aws)
     # EFA where the instance has it (p4d, p5): NCCL reaches it by the OFI plugin of the AMI.

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -73,6 +74,7 @@ class Config:
     watch: WatchConfig = field(default_factory=WatchConfig)
 
 
+DEVICE = "VMCMC_DEVICE"
 RESUMABLE = (
     "out", "preset", "launcher", "train.images", "train.max_minutes", "train.log_images",
     "train.sample_images", "train.pictures", "train.checkpoint_images", "train.keep", "train.best",
@@ -335,11 +337,28 @@ def _preset_chain(path: str | Path, presets: Any, wanted: str) -> list[str]:
 
 def auto_preset(names: list[str]) -> str:
     """``modern`` with a GPU; ``cpu`` (or ``modern``, if there is none) without."""
-    import torch
-
-    if not torch.cuda.is_available() and "cpu" in names:
+    if auto_device() == "cpu" and "cpu" in names:
         return "cpu"
     return "modern" if "modern" in names else names[0]
+
+
+def auto_device() -> Literal["cpu", "cuda"]:
+    """``cuda`` with a GPU here, else ``cpu``; or ``$VMCMC_DEVICE``, which the nodes of a cluster
+    set whose head, where a job's driver runs, has no GPU.
+
+    Raises:
+        ConfigError: that variable is neither.
+    """
+    said = os.environ.get(DEVICE)
+    if said == "cpu":
+        return "cpu"
+    if said == "cuda":
+        return "cuda"
+    if said:
+        raise ConfigError(f"{DEVICE}={said} in the environment: it may be cpu or cuda")
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def _explain(error: OmegaConfBaseException) -> str:

@@ -95,6 +95,7 @@ def test_environment_of_a_node(cluster: Path, place: str) -> None:
     assert found["NCCL_DEBUG"] == "WARN"
     assert found.get("GLOO_SOCKET_IFNAME") == found.get("NCCL_SOCKET_IFNAME") != "lo"
     assert ("AWS_ENDPOINT_URL" in found) == (place == "gcp")
+    assert found.get("VMCMC_DEVICE") == ("cuda" if place in ("aws", "gcp") else None)
     wrong = run("bash", "-c", '. "$0" azure; echo $?', cluster / "environment.sh")
     assert wrong.stdout == "2\n" and "usage" in wrong.stderr
 

@@ -111,6 +111,7 @@ def test_grace_is_longer_than_what_has_to_happen_in_it(pod: dict[str, Any]) -> N
     drain = float(environment["RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S"])
     stop = float(environment["RAY_JOB_STOP_WAIT_TIME_S"])
     assert grace > stop
+    assert environment["VMCMC_DEVICE"] == "cuda"
     if container["name"] == "ray-worker":
         command = container["lifecycle"]["preStop"]["exec"]["command"]
         assert grace > float(command[command.index("--seconds") + 1]) + drain + 30

@@ -98,7 +98,9 @@ class ResourcesConfig:
     """Workers and what each may use."""
 
     workers: int = setting(1, "data-parallel workers", ge=1)
-    device: Literal["auto", "cpu", "cuda"] = setting("auto", "auto: one GPU a worker if there")
+    device: Literal["auto", "cpu", "cuda"] = setting(
+        "auto", "auto: one GPU a worker if there (or $VMCMC_DEVICE)"
+    )
     cpus_per_worker: float = setting(
         0, "CPUs that Ray reserves for a worker; 0 = an equal share of one machine's", ge=0
     )

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from vmcmc_dist.config import Config, validate
+from vmcmc_dist.config import Config, auto_device, validate
 from vmcmc_dist.data.conditions import condition_of
 from vmcmc_dist.data.manifest import Manifest
 from vmcmc_dist.errors import ConfigError, ResourceError
@@ -24,8 +24,13 @@ def cpu_count() -> int:
 
 
 def fast_bf16(device: str) -> bool:
-    """Whether bf16 runs in hardware: CUDA since Ampere, or a CPU with AVX512-bf16 or AMX."""
+    """Whether bf16 runs in hardware: CUDA since Ampere, or a CPU with AVX512-bf16 or AMX.
+
+    Of GPUs that are on other machines it is assumed; workers look (:func:`check_precision`).
+    """
     if device == "cuda":
+        if not torch.cuda.is_available():
+            return True
         return torch.cuda.is_bf16_supported(including_emulation=False)
     info = Path("/proc/cpuinfo")
     text = info.read_text() if info.exists() else ""
@@ -39,9 +44,7 @@ def resolve(config: Config) -> Config:
         ConfigError, ResourceError: what cannot work here.
     """
     train, resources, data = config.train, config.resources, config.data
-    device = resources.device
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = auto_device() if resources.device == "auto" else resources.device
     launcher = config.launcher
     if launcher == "auto":
         launcher = "torchrun" if "TORCHELASTIC_RUN_ID" in os.environ else "ray"
@@ -66,6 +69,15 @@ def resolve(config: Config) -> Config:
     )
     check(resolved)
     return resolved
+
+
+def check_precision(precision: str, device: torch.device) -> None:
+    """:class:`ResourceError` if a worker's GPU would only emulate bf16."""
+    if precision == "bf16" and device.type == "cuda" and not fast_bf16("cuda"):
+        raise ResourceError(
+            f"train.precision=bf16, which {torch.cuda.get_device_name(device)} has not in "
+            "hardware; set train.precision=fp16 or fp32"
+        )
 
 
 def check(config: Config) -> None:

@@ -12,6 +12,7 @@ import torch.distributed as dist
 
 from vmcmc_dist.config import Config, config_from_dict
 from vmcmc_dist.data.manifest import Manifest
+from vmcmc_dist.engine.resources import check_precision
 from vmcmc_dist.engine.trainer import Restart, Trainer, WorkerContext
 from vmcmc_dist.errors import DivergenceError, ResourceError
 from vmcmc_dist.langevin import keep_freed_memory
@@ -50,7 +51,7 @@ def train_in_steps(
 
     Raises:
         DivergenceError: a guard fired and may not, or no longer, roll back.
-        CheckpointError, ResourceError: no room on the disk.
+        CheckpointError, ResourceError: no room on the disk; a GPU without bf16.
     """
     config = config_from_dict(values)
     if threads:
@@ -58,6 +59,7 @@ def train_in_steps(
     keep_freed_memory()
     if context.device.type != "cpu":
         torch.cuda.set_device(context.device)
+        check_precision(config.train.precision, context.device)
         torch.backends.cudnn.benchmark = True
     restart = Restart()
     while True:
