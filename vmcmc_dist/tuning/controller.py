@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from ray.tune import PlacementGroupFactory
 from ray.tune.execution.tune_controller import TuneController
 from ray.tune.experiment import Experiment, Trial
 
@@ -34,6 +35,10 @@ class Controller(TuneController):
         if own is not None and self._actor_manager.is_actor_started(own):
             return False
         return super()._maybe_reuse_cached_actor(trial)
+
+    def keep_warm(self, places: PlacementGroupFactory, count: int) -> None:
+        """Keep up to so many idle processes of these places; Ray Tune would keep one."""
+        self._actor_cache.increase_max(places, by=count)
 
     def forget_ended(self) -> None:
         """Let go of trials that are over: a search of thousands stays as small as one of ten."""
@@ -69,6 +74,7 @@ def run_trials(
         reuse_actors=True,
     )
     queue.add_configurations([experiment])
+    controller.keep_warm(queue.places, queue.keep_warm)
     controller.update_max_pending_trials(queue.most_pending)
     controller.setup_experiments([experiment], queue.total_samples)
     try:
