@@ -359,6 +359,23 @@ def test_a_population_whose_trials_end_early_goes_on_without_them(command) -> No
 
 
 @pytest.mark.slow
+def test_a_warm_process_that_dies_idle_costs_a_restart_and_no_trial(command) -> None:
+    """0000 waits for 0001, which takes much longer; the idle process is given a trial later on."""
+    search = command("idle")
+    text = search.file.read_text()
+    slow = "langevin.steps: {choice: [2, 1500]}"
+    search.file.write_text(text.replace("energy.lr: {log: [1.0e-4, 1.0e-2]}", slow))
+    process = search.start("trials=2", "scheduler=pbt", "concurrent=2", "seed=13")
+    search.wait_for(lambda events: any(e.images == 640 for e in events), process)
+    (idle,) = [p for p in trial_processes(process) if ".train" not in " ".join(p.cmdline())]
+    os.kill(idle.pid, signal.SIGKILL)
+    assert all(e.trial == "0000" for e in search.folder.events() if e.images)
+    status, out, err = ended(process, 200)
+    assert status == 0 and "2 done" in out and "died and is started again" in out, out + err
+    assert sum(e.failures for e in search.folder.trials().values()) == 1
+
+
+@pytest.mark.slow
 @two_cpus
 def test_trials_of_two_workers_take_turns_and_give_back_their_places(command) -> None:
     """ASHA stops the second at its first rung: the third finds its workers' places free."""

@@ -36,6 +36,19 @@ class Controller(TuneController):
             return False
         return super()._maybe_reuse_cached_actor(trial)
 
+    def _actor_failed(self, tracked_actor: Any, exception: Exception) -> None:
+        """As Ray Tune's, but a trial whose warm process died idle is tried again.
+
+        Ray Tune would tell of this death twice, and give the trial up at the second; and would
+        wait for ever for that process to be ready.
+        """
+        trial = self._actor_to_trial.get(tracked_actor)
+        if trial in self._resetting_trials:
+            self._resetting_trials.discard(trial)
+            self._unstage_trial_with_resources(trial)
+            self._set_trial_status(trial, Trial.RUNNING)  # its task's failure does the rest
+        super()._actor_failed(tracked_actor, exception)
+
     def keep_warm(self, places: PlacementGroupFactory, count: int) -> None:
         """Keep up to so many idle processes of these places; Ray Tune would keep one."""
         self._actor_cache.increase_max(places, by=count)
