@@ -76,7 +76,7 @@ def run_trials(
     """Run the queue's trials to their end, or until ``stop_now``.
 
     Args:
-        storage: folder for what Ray Tune passes from trial to trial; every node mounts it.
+        storage: folder that Ray Tune asks for; nothing that a trial needs is kept there.
     """
     experiment = Experiment("tune", trainable, storage_path=str(storage))
     controller = Controller(
