@@ -52,6 +52,7 @@ def test_settings_of_the_user_are_stronger_than_the_sweeps_wishes(make_sweep: Ma
         (["scheduler=asha", "metric=[kl_data_model,kl_model_sampler]"], "one metric"),
         (["scheduler=pbt", "search=tpe"], "search=tpe cannot"),
         (["scheduler=pbt", "trials=1"], "population"),
+        (["scheduler=pbt", "pbt.every_images=1280"], "no less than train.images=1,280"),
         (["search=grid", "trials=24"], "the grid has 25 points"),
         (["config=gone.yaml"], "not there"),
         (["out=s3://bucket/runs"], "every node mounts"),

@@ -10,15 +10,14 @@ import pytest
 
 from vmcmc_dist.tuning.config import Sweep, base_config
 from vmcmc_dist.tuning.folder import Event
-from vmcmc_dist.tuning.schedulers import Population, make_scheduler
-from vmcmc_dist.tuning.space import dials
+from vmcmc_dist.tuning.schedulers import make_scheduler
 
 Make = Callable[..., Sweep]
 
 
 def asha_of(sweep: Sweep, events=()):
     base = base_config(sweep)
-    return make_scheduler(sweep, dials(sweep.space, base), base, events)
+    return make_scheduler(sweep, base, events)
 
 
 def told(asha, event: Event, known: set[str]) -> str:
@@ -56,21 +55,3 @@ def test_a_rung_counts_images_and_nothing_else(make_sweep: Make) -> None:
         told(asha, Event(f"{n:04d}", "running", {}, 640, {"kl_data_model": value}), known)
     good = Event("0000", "running", {}, 640, {"kl_data_model": 9.0})
     assert told(asha, good, known) == "CONTINUE"
-
-
-def test_a_replaced_trial_keeps_its_number_and_its_ranges(make_sweep: Make) -> None:
-    sweep = make_sweep("scheduler=pbt", "train.images=5760")
-    base = base_config(sweep)
-    population = make_scheduler(sweep, dials(sweep.space, base), base)
-    assert isinstance(population, Population)
-    donor = SimpleNamespace(
-        config={"trial": "0003", "sweep": "x", "langevin.step_size": 1.99, "energy.lr": 1.01e-4}
-    )
-    trial = SimpleNamespace(config={"trial": "0001", "sweep": "x"})
-    seen = []
-    for _ in range(40):
-        new, _operations = population._get_new_config(trial, donor)
-        assert new["trial"] == "0001" and new["sweep"] == "x"
-        assert 0.1 <= new["langevin.step_size"] <= 2.0 and 1e-4 <= new["energy.lr"] <= 1e-2
-        seen.append(new["langevin.step_size"])
-    assert {2.0, 1.592} <= set(seen) and len(set(seen)) > 4  # ends, steps of a fifth, new draws

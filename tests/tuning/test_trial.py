@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,6 +15,7 @@ from vmcmc_dist.engine.checkpoint import CheckpointFolder, load_checkpoint
 from vmcmc_dist.engine.launch import train
 from vmcmc_dist.engine.run_folder import RunFolder, complete_lines
 from vmcmc_dist.tuning.config import Sweep, base_config
+from vmcmc_dist.tuning.donor import adopt, has_adopted
 from vmcmc_dist.tuning.folder import SweepFolder
 from vmcmc_dist.tuning.trial import TrainingTrial
 
@@ -160,62 +161,62 @@ def test_a_request_to_stop_saves_and_trains_no_more(process) -> None:
     assert one.result()["interrupted"] and not one.run("0001").path.exists()
 
 
-def test_who_is_replaced_gets_the_donors_weights_and_trains_on_with_new_settings(
-    process, tmp_path: Path
-) -> None:
+def test_who_is_replaced_gets_the_donors_weights_and_trains_on_with_new_settings(process) -> None:
     """By the weights: they are the donor's, then what the new settings make of them."""
     one = process("train.images=2560", space={"langevin.step_size": {"log": [0.1, 2.0]}})
-    given = tmp_path / "given"
-    given.mkdir()
-    one.begin("0000", langevin__step_size=0.3)
-    one.result(), one.result()
-    one.trial.save_checkpoint(str(given))
-    donor = load_checkpoint(given / "checkpoint")
-    assert donor.images == 1280
-    one.begin("0001", langevin__step_size=1.1)
-    one.result()
-    one.begin("0001", langevin__step_size=0.36)  # Ray Tune resets, then restores
-    one.trial.load_checkpoint(str(given))
+    for number, step_size in (("0000", 0.3), ("0001", 1.1)):
+        one.begin(number, langevin__step_size=step_size, until=1280)
+        results = one.to_the_end()
+        assert [(r["images"], r["waits"]) for r in results] == [(640, False), (1280, True)]
+        assert results[-1]["status"] == "running"
+    latest = CheckpointFolder(one.run("0000").checkpoints).latest()
+    assert latest is not None
+    donor = load_checkpoint(latest)
+    assert donor.images == 1280 and not same(one.tensors("0001"), donor.tensors)
+    new = {"langevin.step_size": 0.36}
+    adopt("0001", one.run("0001"), one.run("0000"), new)
+    assert has_adopted(one.run("0001"), "0000", new)
     assert [p.name for p in CheckpointFolder(one.run("0001").checkpoints).all()] == ["000001280"]
     assert same(one.tensors("0001"), donor.tensors)
-    results = one.to_the_end()
-    assert [r["images"] for r in results] == [1920, 2560]
 
-    # The same by hand: the donor's run, its config changed at 1,280 images.
-    hand = RunFolder(one.folder.path / "hand")
+    hand = RunFolder(one.folder.path / "hand")  # the same by hand
     hand.create()
     copy = hand.checkpoints / "000001280"
-    copy.parent.mkdir()
-    (given / "checkpoint").rename(copy)
+    shutil.copytree(latest, copy)
     state = json.loads((copy / "state.json").read_text())
     state["config"]["langevin"]["step_size"] = 0.36
     state["config"]["name"] = "hand"
     (copy / "state.json").write_text(json.dumps(state))
+
+    one.begin("0001", langevin__step_size=0.36)
+    assert [r["images"] for r in one.to_the_end()] == [1920, 2560]
     train(load_config(one.run("0001").config, [f"out={one.folder.path}", "name=hand"]))
     latest = CheckpointFolder(hand.checkpoints).latest()
     assert latest is not None and same(one.tensors("0001"), load_checkpoint(latest).tensors)
 
     lines = complete_lines(one.run("0001").metrics)
     (exploit,) = [line for line in lines if line["kind"] == "exploit"]
-    assert (exploit["donor"], exploit["images"]) == ("0000", 1280)
-    assert exploit["settings"] == {"langevin.step_size": 0.36}
+    assert (exploit["donor"], exploit["images"], exploit["settings"]) == ("0000", 1280, new)
+    records = [line["images"] for line in lines if line["kind"] == "train"]
+    assert records == [*range(320, 2561, 320)]
 
 
 @pytest.mark.slow
-def test_what_was_adopted_once_is_not_adopted_again(process, tmp_path: Path) -> None:
-    """A process that dies after it went on from the donor goes on from its own checkpoint."""
-    one = process("train.images=2560")
-    given = tmp_path / "given"
-    given.mkdir()
-    one.begin("0000", langevin__step_size=0.3)
-    one.result()
-    one.trial.save_checkpoint(str(given))
-    one.begin("0001", langevin__step_size=0.36)
-    one.trial.load_checkpoint(str(given))
-    assert one.result()["images"] == 1280
-    one.begin("0001", langevin__step_size=0.36)
-    one.trial.load_checkpoint(str(given))
-    assert one.result()["images"] == 1920
-    one.begin("0000", langevin__step_size=0.3)
-    one.trial.load_checkpoint(str(given))  # its own: its folder holds that one
-    assert one.result()["images"] == 1280
+def test_who_waits_is_saved_and_told_again_without_training(process) -> None:
+    """A driver that died before it heard of a trial's figure hears of it from the run's folder."""
+    parts, whole = process("name=parts"), process("name=whole")
+    whole.begin("0000", langevin__step_size=0.3)
+    whole.to_the_end()
+    parts.begin("0000", langevin__step_size=0.3, until=640)
+    (first,) = parts.to_the_end()
+    with parts.run("0000").locked():  # nobody holds it
+        pass
+    size = parts.run("0000").metrics.stat().st_size
+    parts.begin("0000", langevin__step_size=0.3, until=640)
+    (again,) = parts.to_the_end()
+    assert (again["images"], again["waits"]) == (640, True)
+    assert again["kl_data_model"] == first["kl_data_model"]
+    assert parts.run("0000").metrics.stat().st_size == size
+    parts.begin("0000", langevin__step_size=0.3)
+    assert parts.to_the_end()[-1]["status"] == "done"
+    assert same(parts.tensors("0000"), whole.tensors("0000"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,6 +20,7 @@ import pytest
 from vmcmc_dist.cli import main
 from vmcmc_dist.config import flatten, load_config, to_dict
 from vmcmc_dist.engine.checkpoint import CheckpointFolder, load_checkpoint
+from vmcmc_dist.engine.launch import train
 from vmcmc_dist.engine.resources import cpu_count
 from vmcmc_dist.engine.run_folder import complete_lines
 from vmcmc_dist.tuning.folder import Event, SweepFolder
@@ -270,39 +272,129 @@ def test_asha_stops_the_worse_trials_at_their_rungs(command) -> None:
             rung.setdefault(event.images, []).append(event.figures["kl_data_model"])
 
 
+POPULATION = (
+    "trials=5", "train.images=2560", "train.keep=9", "scheduler=pbt", "pbt.quantile=0.4",
+    "concurrent=2", "seed=2",
+)  # fmt: skip
+"""More trials than places; rungs at 640, 1,280 and 1,920 images, two trials replaced at each."""
+
+
 @pytest.mark.slow
-def test_a_population_copies_its_best_and_goes_on_after_a_kill(command) -> None:
+def test_a_population_goes_on_from_its_best_and_ends(command, tmp_path: Path) -> None:
     search = command("pbt")
-    settings = ("trials=3", "train.images=3840", "scheduler=pbt", "pbt.quantile=0.5")
-    process = search.start(*settings)
+    status, out, err = search(*POPULATION)
+    assert status == 0 and err == "" and "5 done" in out, out + err
+    assert "2 trials at a time" in out
+    trials, told = search.folder.trials(), search.folder.events()
+    assert all(event.images == 2560 for event in trials.values())
+    decided = json.loads(search.folder.population.read_text())
+    assert sorted(decided, key=int) == ["640", "1280", "1920"]
+    for rung, replaced in decided.items():
+        at = {e.trial: e.figures["kl_data_model"] for e in told if e.images == int(rung)}
+        assert len(at) == 5
+        order = sorted(at, key=at.__getitem__)
+        assert {item["trial"] for item in replaced} == set(order[3:])
+        assert {item["donor"] for item in replaced} <= set(order[:2])
+    for item in decided["1920"]:  # their checkpoints are the last that were copied
+        trial, donor = (search.folder.trial(item[key]) for key in ("trial", "donor"))
+        copied = load_checkpoint(trial.checkpoints / "000001920")
+        assert same(copied.tensors, load_checkpoint(donor.checkpoints / "000001920").tensors)
+        saved = flatten(copied.config)
+        assert {key: saved[key] for key in item["settings"]} == item["settings"]
+        assert item["settings"] == trials[item["trial"]].settings
+        assert item["settings"] != trials[item["donor"]].settings
 
-    def copied(_: list[Event]) -> bool:
-        return sum(len(exploits(search, f"{n:04d}")) for n in range(3)) >= 1
+        name = f"hand-{item['trial']}"  # the same run, gone on with by hand
+        copy = tmp_path / name / "checkpoints" / "000001920"
+        shutil.copytree(trial.checkpoints / "000001920", copy)
+        state = json.loads((copy / "state.json").read_text())
+        state["config"]["name"] = name
+        (copy / "state.json").write_text(json.dumps(state))
+        train(load_config(trial.config, [f"out={tmp_path}", f"name={name}"]))
+        hand = load_checkpoint(tmp_path / name / "checkpoints" / "000002560")
+        assert same(hand.tensors, search.tensors(item["trial"]))
+        assert not same(hand.tensors, search.tensors(item["donor"]))
 
-    search.wait_for(copied, process)
+
+@pytest.mark.slow
+def test_a_population_that_is_killed_ends_as_one_that_is_not(command) -> None:
+    """A trial's process, then the driver in the midst of a generation: to the last bit."""
+    calm, killed = command("calm"), command("killed")
+    status, out, err = calm(*POPULATION)
+    assert status == 0, out + err
+    process = killed.start(*POPULATION)
+    killed.wait_for(lambda events: any(e.images >= 640 for e in events), process)
+    os.kill(trial_processes(process)[0].pid, signal.SIGKILL)
+    killed.wait_for(lambda events: any(e.images >= 1280 for e in events), process)
     os.killpg(process.pid, signal.SIGKILL)
     process.communicate()
+    assert killed.folder.population.exists()
+    assert not all(e.images >= 1280 for e in killed.folder.trials().values())
+    status, out, err = killed(*POPULATION)
+    assert status == 0 and "going on: 0 ended" in out and "5 done" in out, out + err
+    assert killed.folder.population.read_text() == calm.folder.population.read_text()
+    for number, event in calm.folder.trials().items():
+        again = killed.folder.trials()[number]
+        assert (again.settings, again.figures) == (event.settings, event.figures), number
+        assert same(calm.tensors(number), killed.tensors(number)), number
+        assert lines(calm, number) == lines(killed, number)
+
+
+@pytest.mark.slow
+def test_a_population_whose_trials_end_early_goes_on_without_them(command) -> None:
+    """All but two are gone before the first comparison; Ctrl-C between, and on to the end."""
+    search = command("early")
+    text = search.file.read_text()
+    search.file.write_text(text.replace("{log: [1.0e-4, 1.0e-2]}", "{choice: [1.0e-3, 1.0e+30]}"))
+    settings = (*POPULATION[:-1], "trials=6", "seed=0", "pbt.resample=0.0")
+    process = search.start(*settings)
+    search.wait_for(lambda events: any(e.images >= 640 for e in events), process)
+    os.killpg(process.pid, signal.SIGINT)
+    status, out, err = ended(process, 120)
+    assert status == 0 and "stopped and saved" in out, out + err
     status, out, err = search(*settings)
-    assert status == 0 and "3 done" in out, out + err
-    for number, event in search.folder.trials().items():
-        assert event.images == 3840
-        assert len(exploits(search, number)) <= 5  # once an interval, not again and again
-        for key, value in event.settings.items():
-            low, high = {"langevin.step_size": (0.1, 2.0), "energy.lr": (1e-4, 1e-2)}[key]
-            assert low <= value <= high
-        path = CheckpointFolder(search.folder.trial(number).checkpoints).latest()
-        assert path is not None
-        saved = flatten(load_checkpoint(path, ()).config)
-        assert {k: saved[k] for k in event.settings} == event.settings
-        assert saved["name"] == number
-        for line in exploits(search, number):
-            assert line["donor"] != number
+    assert status == 0, out + err
+    statuses = [event.status for event in search.folder.trials().values()]
+    assert len(statuses) == 6 and set(statuses) == {"done", "diverged"}, statuses
 
 
-def exploits(command: Command, number: str) -> list[dict[str, Any]]:
-    metrics = command.folder.trial(number).metrics
-    found = complete_lines(metrics) if metrics.exists() else []
-    return [line for line in found if line["kind"] == "exploit"]
+@pytest.mark.slow
+def test_a_warm_process_that_dies_idle_costs_a_restart_and_no_trial(command) -> None:
+    """0000 waits for 0001, which takes much longer; the idle process is given a trial later on."""
+    search = command("idle")
+    text = search.file.read_text()
+    slow = "langevin.steps: {choice: [2, 1500]}"
+    search.file.write_text(text.replace("energy.lr: {log: [1.0e-4, 1.0e-2]}", slow))
+    process = search.start("trials=2", "scheduler=pbt", "concurrent=2", "seed=13")
+    search.wait_for(lambda events: any(e.images == 640 for e in events), process)
+    (idle,) = [p for p in trial_processes(process) if ".train" not in " ".join(p.cmdline())]
+    os.kill(idle.pid, signal.SIGKILL)
+    assert all(e.trial == "0000" for e in search.folder.events() if e.images)
+    status, out, err = ended(process, 200)
+    assert status == 0 and "2 done" in out and "died and is started again" in out, out + err
+    assert sum(e.failures for e in search.folder.trials().values()) == 1
+
+
+@pytest.mark.slow
+@two_cpus
+def test_a_population_of_trials_of_two_workers(command) -> None:
+    """They are saved some iterations behind the figure, where the workers heard of it."""
+    search = command("pbt-workers")
+    status, out, err = search(
+        "trials=2", "workers=2", "scheduler=pbt", "train.images=19200", "train.sample_images=9600",
+        "train.checkpoint_images=9600", "train.keep=9", "train.noise_per_sample=true", timeout=290,
+    )  # fmt: skip
+    assert status == 0 and "2 done" in out and "1 trials at a time" in out, out + err
+    assert all(event.images == 19200 for event in search.folder.trials().values())
+    ((item,),) = json.loads(search.folder.population.read_text()).values()
+    trial, donor = (search.folder.trial(item[key]) for key in ("trial", "donor"))
+    (exploit,) = [line for line in complete_lines(trial.metrics) if line["kind"] == "exploit"]
+    assert (exploit["donor"], exploit["settings"]) == (item["donor"], item["settings"])
+    assert 9600 <= exploit["images"] < 19200
+    name = f"{exploit['images']:09d}"
+    copied = load_checkpoint(trial.checkpoints / name)
+    assert same(copied.tensors, load_checkpoint(donor.checkpoints / name).tensors)
+    assert not same(search.tensors(item["trial"]), search.tensors(item["donor"]))
 
 
 @pytest.mark.slow

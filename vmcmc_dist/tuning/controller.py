@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from ray.tune import PlacementGroupFactory
 from ray.tune.execution.tune_controller import TuneController
 from ray.tune.experiment import Experiment, Trial
 
@@ -35,6 +36,23 @@ class Controller(TuneController):
             return False
         return super()._maybe_reuse_cached_actor(trial)
 
+    def _actor_failed(self, tracked_actor: Any, exception: Exception) -> None:
+        """As Ray Tune's, but a trial whose warm process died idle is tried again.
+
+        Ray Tune would tell of this death twice, and give the trial up at the second; and would
+        wait for ever for that process to be ready.
+        """
+        trial = self._actor_to_trial.get(tracked_actor)
+        if trial in self._resetting_trials:
+            self._resetting_trials.discard(trial)
+            self._unstage_trial_with_resources(trial)
+            self._set_trial_status(trial, Trial.RUNNING)  # its task's failure does the rest
+        super()._actor_failed(tracked_actor, exception)
+
+    def keep_warm(self, places: PlacementGroupFactory, count: int) -> None:
+        """Keep up to so many idle processes of these places; Ray Tune would keep one."""
+        self._actor_cache.increase_max(places, by=count)
+
     def forget_ended(self) -> None:
         """Let go of trials that are over: a search of thousands stays as small as one of ten."""
         ended = self._stopped_trials | self._failed_trials
@@ -58,7 +76,7 @@ def run_trials(
     """Run the queue's trials to their end, or until ``stop_now``.
 
     Args:
-        storage: folder for what Ray Tune passes from trial to trial; every node mounts it.
+        storage: folder that Ray Tune asks for; nothing that a trial needs is kept there.
     """
     experiment = Experiment("tune", trainable, storage_path=str(storage))
     controller = Controller(
@@ -69,6 +87,7 @@ def run_trials(
         reuse_actors=True,
     )
     queue.add_configurations([experiment])
+    controller.keep_warm(queue.places, queue.keep_warm)
     controller.update_max_pending_trials(queue.most_pending)
     controller.setup_experiments([experiment], queue.total_samples)
     try:

@@ -1,65 +1,58 @@
-"""Population-based training: one trial's checkpoint becomes another's, with other settings."""
+"""One trial's checkpoint becomes another's, with other settings."""
 
 from __future__ import annotations
 
 import json
 import shutil
-from pathlib import Path
 from typing import Any
 
-from vmcmc_dist.config import Config, flatten, to_dict
 from vmcmc_dist.engine.checkpoint import CheckpointFolder
-from vmcmc_dist.engine.resources import resolve
-from vmcmc_dist.engine.run_folder import RunFolder
-
-DONOR = "donor.json"
-CHECKPOINT = "checkpoint"
+from vmcmc_dist.engine.run_folder import RunFolder, complete_lines
+from vmcmc_dist.errors import CheckpointError
 
 
-def give(folder: RunFolder, trial: str, into: Path) -> None:
-    """Copy the run's latest checkpoint into ``into``, with a note whose it is."""
-    latest = CheckpointFolder(folder.checkpoints).latest()
-    images = int(latest.name) if latest else 0
-    if latest is not None:
-        shutil.copytree(latest, into / CHECKPOINT)
-    (into / DONOR).write_text(json.dumps({"donor": trial, "images": images}))
+def adopt(trial: str, folder: RunFolder, donor: RunFolder, settings: dict[str, Any]) -> None:
+    """Make the donor's latest checkpoint the only one of a trial, under the trial's own config.
 
+    Neither may be training. The trial's metrics stay, up to the donor's images, and get a line of
+    the kind ``exploit``.
 
-def adopt(
-    folder: RunFolder, trial: str, given: Path, config: Config, settings: dict[str, Any]
-) -> None:
-    """Make what was given the run's only checkpoint, under the run's own config.
+    Args:
+        settings: the dials' values that the trial goes on with.
 
-    A run's own checkpoint is left alone (its folder holds that one or a later one), and what was
-    adopted before is not adopted again: the run goes on from where it is.
+    Raises:
+        CheckpointError: the donor has no checkpoint.
     """
-    note = json.loads((given / DONOR).read_text()) | {"settings": settings}
-    if note["donor"] == trial or not note["images"]:
-        return
-    adopted = folder.path / ".adopted"
-    if adopted.exists() and json.loads(adopted.read_text()) == note:
-        return
-    folder.create()
-    checkpoints = CheckpointFolder(folder.checkpoints)
-    new = folder.checkpoints / f".partial-{note['images']:09d}"
+    latest = CheckpointFolder(donor.checkpoints).latest()
+    if latest is None:
+        raise CheckpointError(f"{donor.path} has no checkpoint for trial {trial} to go on from")
+    images = int(latest.name)
+    new = folder.checkpoints / f".partial-{images:09d}"
     shutil.rmtree(new, ignore_errors=True)
-    shutil.copytree(given / CHECKPOINT, new)
+    shutil.copytree(latest, new)
     state = json.loads((new / "state.json").read_text())
-    state["config"] = to_dict(resolve(config))
+    state["config"]["name"] = trial
+    for key, value in settings.items():
+        _set(state["config"], key, value)
     state["state"]["score"] = None
     (new / "state.json").write_text(json.dumps(state, indent=1, allow_nan=False))
-    for old in checkpoints.all():
+    for old in CheckpointFolder(folder.checkpoints).all():
         shutil.rmtree(old)
-    new.rename(folder.checkpoints / f"{note['images']:09d}")
-    folder.truncate_metrics(note["images"])
-    folder.append({"kind": "exploit", **note})
-    adopted.write_text(json.dumps(note))
+    new.rename(folder.checkpoints / f"{images:09d}")
+    folder.truncate_metrics(images)
+    name = donor.path.name
+    folder.append({"kind": "exploit", "images": images, "donor": name, "settings": settings})
 
 
-def settings_in_checkpoint(folder: RunFolder, keys: list[str]) -> dict[str, Any] | None:
-    """The dials' values that the run's latest checkpoint was made with; None without one."""
-    latest = CheckpointFolder(folder.checkpoints).latest()
-    if latest is None:
-        return None
-    saved = flatten(json.loads((latest / "state.json").read_text())["config"])
-    return {key: saved[key] for key in keys}
+def has_adopted(folder: RunFolder, donor: str, settings: dict[str, Any]) -> bool:
+    """Whether the trial's last line of the kind ``exploit`` says this."""
+    lines = complete_lines(folder.metrics) if folder.metrics.exists() else []
+    found = [line for line in lines if line["kind"] == "exploit"]
+    return bool(found) and (found[-1]["donor"], found[-1]["settings"]) == (donor, settings)
+
+
+def _set(config: dict[str, Any], key: str, value: Any) -> None:
+    *groups, name = key.split(".")
+    for group in groups:
+        config = config[group]
+    config[name] = value

@@ -24,6 +24,7 @@ class EmptyTrial(tune.Trainable):
             "status": "done",
             "done": True,
             "interrupted": False,
+            "waits": False,
             "told": told,
         }
 

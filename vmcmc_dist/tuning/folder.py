@@ -6,6 +6,7 @@ runs/NAME/
     trials.jsonl     one line per event of a trial; the last line of a trial counts
     trials/0007/     an ordinary run folder
     best.yaml        config of the best trial, and the command that trains it
+    population.json  scheduler=pbt: who went on from whom, by images, and with which settings
     proof.json       the best and the default, trained again with other seeds
     log.txt          what Ray has to say
 """
@@ -24,6 +25,8 @@ from vmcmc_dist.tuning.config import RESUMABLE, Sweep
 
 RUNNING, DONE, STOPPED, FAILED, DIVERGED = "running", "done", "stopped", "failed", "diverged"
 ENDED = (DONE, STOPPED, FAILED, DIVERGED)
+NO_DIALS = ("trial", "sweep", "until")
+"""What the config of a trial holds beside its dials: see :class:`TrainingTrial`."""
 
 
 @dataclass
@@ -62,6 +65,7 @@ class SweepFolder:
         self.table = self.path / "trials.jsonl"
         self.best = self.path / "best.yaml"
         self.proof = self.path / "proof.json"
+        self.population = self.path / "population.json"
         self.log = self.path / "log.txt"
         self.stop = self.path / ".stop"
         self.tune = self.path / ".tune"

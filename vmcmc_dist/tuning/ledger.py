@@ -10,7 +10,16 @@ from ray.tune import Callback
 
 from vmcmc_dist.tuning.best import ranked
 from vmcmc_dist.tuning.config import Sweep
-from vmcmc_dist.tuning.folder import DONE, ENDED, FAILED, RUNNING, STOPPED, Event, SweepFolder
+from vmcmc_dist.tuning.folder import (
+    DONE,
+    ENDED,
+    FAILED,
+    NO_DIALS,
+    RUNNING,
+    STOPPED,
+    Event,
+    SweepFolder,
+)
 from vmcmc_dist.tuning.search import Search
 from vmcmc_dist.tuning.space import Settings
 
@@ -60,6 +69,11 @@ class Ledger(Callback):
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
         result = trial.last_result
         status = result["status"]
+        if result["waits"]:  # for the others of its generation
+            self.running.discard(trial.trial_id)
+            self._write(self._event(trial, RUNNING, result))
+            self._forget(trial)
+            return
         self._end(trial, STOPPED if status == RUNNING else status, result)
 
     def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
@@ -76,7 +90,7 @@ class Ledger(Callback):
     def _event(self, trial: Any, status: str, result: dict[str, Any] | None = None) -> Event:
         before = self.events.get(trial.trial_id)
         settings: Settings = {
-            key: value for key, value in trial.config.items() if key not in ("trial", "sweep")
+            key: value for key, value in trial.config.items() if key not in NO_DIALS
         }
         event = Event(trial.trial_id, status, settings, folder=f"trials/{trial.trial_id}")
         if before is not None:

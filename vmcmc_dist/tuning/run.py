@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import random
 import shutil
 import threading
 import time
@@ -16,8 +15,7 @@ from vmcmc_dist.engine.ray_groups import first_line
 from vmcmc_dist.engine.ray_launch import end_leftovers, start_ray
 from vmcmc_dist.errors import ResourceError, UserError
 from vmcmc_dist.tuning.config import Sweep
-from vmcmc_dist.tuning.donor import settings_in_checkpoint
-from vmcmc_dist.tuning.folder import RUNNING, Event, SweepFolder
+from vmcmc_dist.tuning.folder import SweepFolder
 from vmcmc_dist.tuning.search import Search
 from vmcmc_dist.tuning.space import Dial
 
@@ -115,45 +113,36 @@ class SweepRun:
         from vmcmc_dist.tuning.controller import run_trials
         from vmcmc_dist.tuning.ledger import Ledger
         from vmcmc_dist.tuning.places import places_of, room_for
-        from vmcmc_dist.tuning.queue import TrialQueue
+        from vmcmc_dist.tuning.population import Population
+        from vmcmc_dist.tuning.queue import GenerationQueue, TrialQueue
         from vmcmc_dist.tuning.schedulers import make_scheduler
 
         sweep, folder = self.sweep, self.folder
         room = room_for(sweep)
-        random.seed(sweep.seed)  # population-based training draws from Python's own
-        earlier = self._earlier()
+        earlier = sorted(folder.trials().values(), key=lambda e: int(e.trial))
         self.ledger = Ledger(folder, sweep, self.search, self.say)
-        queue = TrialQueue(
-            self.search,
-            earlier,
-            folder.path,
-            room=room,
-            population=sweep.scheduler == "pbt",
-            places=places_of(sweep),
-            max_failures=sweep.max_failures,
-            minutes=sweep.minutes,
-            stopping=lambda: bool(self.asked_to_stop),
-        )
+        settings: dict[str, Any] = {
+            "room": room,
+            "places": places_of(sweep),
+            "max_failures": sweep.max_failures,
+            "minutes": sweep.minutes,
+            "stopping": lambda: bool(self.asked_to_stop),
+        }
+        queue: TrialQueue
+        if sweep.scheduler == "pbt":
+            population = Population(sweep, self.base, self.dials, folder, self.say)
+            queue = GenerationQueue(
+                population, self.ledger.events, self.search, earlier, folder.path, **settings
+            )
+        else:
+            queue = TrialQueue(self.search, earlier, folder.path, **settings)
         if queue.is_finished():
             return
         self.say(f"{room} trials at a time")
-        scheduler = make_scheduler(sweep, self.dials, self.base, folder.events())
+        scheduler = make_scheduler(sweep, self.base, folder.events())
         shutil.rmtree(folder.tune, ignore_errors=True)
         run_trials(queue, scheduler, self.ledger, folder.tune, self.stop_now)
         shutil.rmtree(folder.tune, ignore_errors=True)
-
-    def _earlier(self) -> list[Event]:
-        """The last lines of the trials, with the settings that their checkpoints were made with:
-        population-based training may have changed them since the last line.
-        """
-        events = sorted(self.folder.trials().values(), key=lambda e: int(e.trial))
-        if self.sweep.scheduler == "pbt":
-            for event in events:
-                if event.status == RUNNING:
-                    run = self.folder.trial(event.trial)
-                    saved = settings_in_checkpoint(run, list(event.settings))
-                    event.settings = saved or event.settings
-        return events
 
     def stop_now(self) -> bool:
         """Whether a stop was asked for and the running trials have saved, or had time to."""

@@ -1,13 +1,12 @@
-"""Which trials go on: Ray Tune's schedulers, by images, ready to go on after their process died."""
+"""Which trials go on: Ray Tune's scheduler, by images, ready to go on after its process died."""
 
 from __future__ import annotations
 
-import random
 from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any
 
-from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, PopulationBasedTraining
+from ray.tune.schedulers import ASHAScheduler, FIFOScheduler
 
 from vmcmc_dist.config import Config
 from vmcmc_dist.errors import ConfigError
@@ -20,42 +19,11 @@ FIXED_IN_A_RUN = ("data.", "condition.", "sampling.", "evaluation.", "train.", "
 NET_KEYS = ("net", "width", "depth", "spectral_norm", "latent_dim", "dropout", "zero_stage")
 
 
-class Population(PopulationBasedTraining):
-    """Ray Tune's, where a replaced trial keeps its number, and every value stays in its range."""
+def make_scheduler(sweep: Sweep, base: Config, events: Sequence[Event] = ()) -> Any:
+    """The scheduler, told all figures of earlier: Ray Tune does not keep what its rungs hold.
 
-    def __init__(self, dials: Sequence[Dial], **settings: Any):
-        self.dials = list(dials)
-        super().__init__(hyperparam_mutations={d.key: domain(d) for d in dials}, **settings)
-
-    def _get_new_config(self, trial: Any, trial_to_clone: Any) -> tuple[Any, Any]:
-        changed, operations = super()._get_new_config(trial, trial_to_clone)
-        for dial in self.dials:
-            changed[dial.key] = dial.fit(changed[dial.key])
-        changed["trial"] = trial.config["trial"]
-        return changed, operations
-
-    def _exploit(self, tune_controller: Any, trial: Any, trial_to_clone: Any) -> None:
-        """As Ray Tune's, but a replaced trial goes behind those that wait.
-
-        With its donor's age it would be the next to run, be replaced again, and so on, while the
-        donor waits.
-        """
-        super()._exploit(tune_controller, trial, trial_to_clone)
-        states = self._trial_state
-        states[trial].last_train_time = max(state.last_train_time for state in states.values())
-
-
-def domain(dial: Dial) -> Any:
-    """The dial as Ray Tune draws from it."""
-    if dial.choices:
-        return list(dial.choices)
-    return lambda: dial.draw(random.Random())
-
-
-def make_scheduler(
-    sweep: Sweep, dials: Sequence[Dial], base: Config, events: Sequence[Event] = ()
-) -> Any:
-    """The scheduler, told all figures of earlier: Ray Tune does not keep what its rungs hold."""
+    To Ray Tune a generation of a population is a search without one.
+    """
     if sweep.scheduler == "asha":
         asha = ASHAScheduler(
             time_attr="images",
@@ -67,17 +35,6 @@ def make_scheduler(
         )
         _replay(asha, sweep, events)
         return asha
-    if sweep.scheduler == "pbt":
-        return Population(
-            dials,
-            time_attr="images",
-            metric=sweep.metrics[0],
-            mode=sweep.mode,
-            perturbation_interval=every_images(sweep, base),
-            quantile_fraction=sweep.pbt.quantile,
-            resample_probability=sweep.pbt.resample,
-            log_config=False,
-        )
     return FIFOScheduler()
 
 
@@ -96,10 +53,6 @@ def _replay(asha: ASHAScheduler, sweep: Sweep, events: Sequence[Event]) -> None:
 
 def first_rung(sweep: Sweep, base: Config) -> int:
     return sweep.asha.first_images or figure_interval(sweep.metrics, base)
-
-
-def every_images(sweep: Sweep, base: Config) -> int:
-    return sweep.pbt.every_images or figure_interval(sweep.metrics, base)
 
 
 def check_scheduler(sweep: Sweep, dials: Sequence[Dial], base: Config) -> None:
@@ -127,6 +80,11 @@ def check_scheduler(sweep: Sweep, dials: Sequence[Dial], base: Config) -> None:
                 f"train.images={base.train.images:,}"
             )
         return
+    if sweep.pbt.every_images >= base.train.images:
+        raise ConfigError(
+            f"pbt.every_images={sweep.pbt.every_images:,} is no less than "
+            f"train.images={base.train.images:,}: no trial would ever be replaced"
+        )
     for dial in dials:
         group, _, name = dial.key.rpartition(".")
         if dial.key.startswith(FIXED_IN_A_RUN) or name in NET_KEYS:

@@ -137,7 +137,7 @@ class OneWorker:
     def save(self) -> None:
         """A checkpoint of what it is now."""
         if self.trainer is not None:
-            self.trainer.save()
+            self.trainer.save(wait=True)
 
     def close(self) -> None:
         self.steps.close()
@@ -204,6 +204,14 @@ def saved_images(folder: RunFolder) -> int:
     """Images of the checkpoint that a run will go on from: figures up to it were told before."""
     latest = CheckpointFolder(folder.checkpoints).latest()
     return int(latest.name) if latest else 0
+
+
+def left_at(folder: RunFolder, images: int, metrics: list[str]) -> News | None:
+    """What a run has to say that is saved behind these images; None if it has to train there."""
+    if saved_images(folder) < images:
+        return None
+    made, figures = read_figures(folder.metrics, metrics)
+    return News(made, figures) if made >= images else None
 
 
 def why_nothing(config: Config) -> str:

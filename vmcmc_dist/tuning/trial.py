@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import time
-from pathlib import Path
 from typing import Any
 
 from ray import tune
@@ -14,9 +13,8 @@ from vmcmc_dist.engine.run_folder import RunFolder
 from vmcmc_dist.engine.terminal import Terminal
 from vmcmc_dist.errors import DivergenceError, UserError
 from vmcmc_dist.tuning.config import Sweep
-from vmcmc_dist.tuning.donor import adopt, give
-from vmcmc_dist.tuning.folder import DIVERGED, DONE, FAILED, RUNNING, SweepFolder
-from vmcmc_dist.tuning.training import News, Training, start_training, why_nothing
+from vmcmc_dist.tuning.folder import DIVERGED, DONE, FAILED, NO_DIALS, RUNNING, SweepFolder
+from vmcmc_dist.tuning.training import News, Training, left_at, start_training, why_nothing
 
 Result = dict[str, Any]
 
@@ -24,7 +22,8 @@ Result = dict[str, Any]
 class TrainingTrial(tune.Trainable):
     """Serves the trials of a sweep, one at a time.
 
-    Its config: ``sweep`` (the folder), ``trial`` (its number), and the dials' values by key.
+    Its config: ``sweep`` (the folder), ``trial`` (its number), ``until`` (images, where it is saved
+    and ends for now; 0: it trains to the end), and the dials' values by key.
     A result holds the metrics, ``images``, ``status``, and what goes into the table of trials.
     """
 
@@ -44,8 +43,8 @@ class TrainingTrial(tune.Trainable):
         self.terminal: Terminal | None = None
         self.last: Result = {}
         self.told_start = False
-        self.number = config["trial"]
-        self.settings = {k: v for k, v in config.items() if k not in ("trial", "sweep")}
+        self.number, self.until = config["trial"], config.get("until", 0)
+        self.settings = {k: v for k, v in config.items() if k not in NO_DIALS}
         self.folder = SweepFolder(config["sweep"])
         self.run_folder: RunFolder = self.folder.trial(self.number)
 
@@ -71,13 +70,19 @@ class TrainingTrial(tune.Trainable):
                 return self._result(News(0, interrupted=True), RUNNING)
             self.run_folder.stop.touch()
         if self.training is None:
+            self._read_config()
+            if self.until and (told := left_at(self.run_folder, self.until, self.sweep.metrics)):
+                return self._result(told, RUNNING, waits=True)
             self._start()
         assert self.training is not None
         news = self.training.advance()
         if news.interrupted:
             return self._result(news, RUNNING)
         if not news.ended:
-            return self._result(news, RUNNING)
+            waits = 0 < self.until <= news.images
+            if waits:
+                self.training.save()
+            return self._result(news, RUNNING, waits)
         if any(name not in news.figures for name in self.sweep.metrics):
             return self._ended(FAILED, why_nothing(self.config_of_run))
         return self._result(news, DONE)
@@ -89,22 +94,27 @@ class TrainingTrial(tune.Trainable):
         self.terminal.__enter__()
         self.training = start_training(self.config_of_run, self.sweep.metrics)
 
-    def _config(self) -> Config:
-        """The sweep's config with this trial's values; the files are read once per process."""
+    def _read_config(self) -> None:
+        """The sweep's files, once per process."""
         if self.base is None:
             self.base = load_config(self.folder.config)
             self.sweep = fill(Sweep, [], self.folder.sweep)
+
+    def _config(self) -> Config:
+        """The sweep's config with this trial's values."""
+        assert self.base is not None
         place = {"name": self.number, "out": str(self.folder.path / "trials")}
         return override(self.base, {**self.settings, **place})
 
-    def _result(self, news: News, status: str) -> Result:
+    def _result(self, news: News, status: str, waits: bool = False) -> Result:
         found = {name: news.figures[name] for name in self.sweep.metrics if name in news.figures}
         result: Result = {
             **found,
             "images": news.images,
             "status": status,
-            "done": news.ended and not news.interrupted,
+            "done": waits or (news.ended and not news.interrupted),
             "interrupted": news.interrupted,
+            "waits": waits,
             "told": {"figures": news.figures, "seconds": news.seconds, "reason": ""},
         }
         if self.training is not None and self.training.started and not self.told_start:
@@ -123,6 +133,7 @@ class TrainingTrial(tune.Trainable):
             "status": status,
             "done": True,
             "interrupted": False,
+            "waits": False,
             "told": {**told, "reason": reason},
         }
 
@@ -139,14 +150,3 @@ class TrainingTrial(tune.Trainable):
 
     def cleanup(self) -> None:
         self._end()
-
-    # -- population-based training: who is copied gives a checkpoint, who is replaced takes it ----
-
-    def save_checkpoint(self, checkpoint_dir: str) -> Any:
-        if self.training is not None:
-            self.training.save()
-        give(self.run_folder, self.number, Path(checkpoint_dir))
-        return checkpoint_dir
-
-    def load_checkpoint(self, checkpoint: Any) -> None:
-        adopt(self.run_folder, self.number, Path(checkpoint), self._config(), self.settings)
