@@ -81,7 +81,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("name", SETTINGS)
 @pytest.mark.parametrize(
-    "bucket", ["faces", "faces.v2", "arn:aws:s3:eu-west-1:123456789012:accesspoint/faces"]
+    "bucket", ["faces", "faces.v2", "arn:aws:s3:us-west-2:123456789012:accesspoint/faces"]
 )
 def test_as_botocore_makes_them(monkeypatch, name, bucket):
     if bucket.startswith("arn") and name == "paths":
