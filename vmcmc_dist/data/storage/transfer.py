@@ -14,6 +14,8 @@ from vmcmc_dist.data.storage.paths import bucket_and_key
 from vmcmc_dist.data.storage.quick_get import get
 from vmcmc_dist.data.storage.retry import Failure, Kind
 
+READ_BYTES = 1 << 20
+"""How much of a body may lie unread before the connection is told to wait: more than a block."""
 FEW = 3
 """Tries of an answer that is wrong and not merely missing: it will hardly get better."""
 
@@ -119,20 +121,24 @@ class Transfer:
     async def _receive(self, content: Any, end: int, patience: float) -> None:
         """Take the body up to ``end``, each piece within ``patience`` seconds."""
         piece = int(MIN_RATE * patience)
-        while self.position < end:
-            goal = min(end, self.position + piece)
-            try:
-                async with asyncio.timeout(patience):
-                    while self.position < goal:
-                        chunk = await content.readany()
-                        if not chunk:
-                            raise WrongAnswer(_cut(end - self.position))
-                        self._take(chunk, end)
-            except BaseException:
-                # a broken connection is raised before what had come is handed out; it is good
-                if content.exception() is not None:
-                    self._take(content._read_nowait(-1), end)
-                raise
+        goal = min(end, self.position + piece)
+        content.set_read_chunk_size(READ_BYTES)
+        clock = asyncio.get_running_loop().time
+        try:
+            async with asyncio.timeout(patience) as limit:
+                while self.position < end:
+                    chunk = await content.readany()
+                    if not chunk:
+                        raise WrongAnswer(_cut(end - self.position))
+                    self._take(chunk, end)
+                    if self.position >= goal:
+                        goal = min(end, self.position + piece)
+                        limit.reschedule(clock() + patience)
+        except BaseException:
+            # a broken connection is raised before what had come is handed out; it is good
+            if content.exception() is not None:
+                self._take(content._read_nowait(-1), end)
+            raise
 
     def _take(self, chunk: bytes, end: int) -> None:
         chunk = chunk[: end - self.position]
