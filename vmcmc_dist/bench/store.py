@@ -12,6 +12,7 @@ from pathlib import Path
 import psutil
 
 import vmcmc_dist
+from vmcmc_dist.bench.cores import pin
 from vmcmc_dist.errors import ResourceError
 
 SCRIPT = Path(__file__).with_name("store_process.py")
@@ -40,8 +41,9 @@ class Store:
 
 
 @contextmanager
-def serving(folder: Path, latency_s: float) -> Iterator[Store]:
-    """Serve the files below ``folder`` as s3://bench/NAME, each request ``latency_s`` late."""
+def serving(folder: Path, latency_s: float, cores: frozenset[int] = frozenset()) -> Iterator[Store]:
+    """Serve the files below ``folder`` as s3://bench/NAME, each request ``latency_s`` late, on
+    these ``cores`` alone (empty = all)."""
     process = subprocess.Popen(
         [sys.executable, str(SCRIPT), str(folder), str(latency_s)],
         stdin=subprocess.PIPE,
@@ -52,6 +54,7 @@ def serving(folder: Path, latency_s: float) -> Iterator[Store]:
     )
     assert process.stdin is not None and process.stdout is not None
     try:
+        pin(process.pid, cores)
         url = process.stdout.readline().strip()
         if not url:
             raise ResourceError("the S3 server of the bench did not start; see above")
