@@ -73,7 +73,7 @@ async def get(client: Client, bucket: str, key: str, headers: dict[str, str]) ->
     try:
         return await _send(client, known[bucket], key, headers)
     except ClientError as error:
-        if error.response["Error"]["Code"] not in ELSEWHERE:
+        if error.response.get("Error", {}).get("Code") not in ELSEWHERE:
             raise
     # botocore follows by itself, and then knows the region
     await client.request("head_object", Bucket=bucket, Key=key)
