@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import re
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import boto3
@@ -16,6 +18,7 @@ from vmcmc_dist.bench.fault_schedule import Fault
 from vmcmc_dist.data.storage import RangeReader, RetryPolicy
 from vmcmc_dist.data.storage.client import Client, s3_filesystem
 from vmcmc_dist.data.storage.quick_get import _recipe
+from vmcmc_dist.errors import DataError
 
 QUICK = RetryPolicy(seconds=20.0, first_s=0.01, longest_s=0.1)
 KEY = "a b/ü+%25=&~/shard-000000.tar"
@@ -147,3 +150,29 @@ def test_a_bucket_in_another_region_is_found(s3, proxy):
         proxy.faults = lambda request: None
         far.delete_object(Bucket="far-away", Key="shard")
         far.delete_bucket(Bucket="far-away")
+
+
+class _Odd(BaseHTTPRequestHandler):
+    """Refuses without saying why."""
+
+    def do_GET(self) -> None:
+        body = b'<?xml version="1.0"?><Error><Message>no</Message></Error>'
+        self.send_response(403)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Nothing on stderr."""
+
+
+def test_an_error_answer_without_a_code_is_the_stores(s3, monkeypatch):
+    with ThreadingHTTPServer(("127.0.0.1", 0), _Odd) as server:
+        threading.Thread(target=server.serve_forever).start()
+        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{server.server_port}")
+        s3fs.S3FileSystem.clear_instance_cache()
+        try:
+            with pytest.raises(DataError, match="s3://faces/shard: 403: access denied"):
+                RangeReader(QUICK).read("s3://faces/shard", 0, 1)
+        finally:
+            server.shutdown()
