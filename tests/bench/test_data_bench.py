@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from vmcmc_dist.bench.cores import split_cores
 from vmcmc_dist.bench.jpegs import jpegs_of, parse_size
 from vmcmc_dist.bench.peers import OURS, PEERS, PeerRow, PeersBench, bench_peers
 from vmcmc_dist.bench.readers import Reader, Variant
@@ -124,6 +125,24 @@ def test_streams_from_disk_s3_and_cache_beside_plain_decoding() -> None:
     table = str(bench)
     assert "512 in all" in table and "5 ms of added latency" in table
     assert table.count("\n| 24x16 |") == 4 and "(target 10%)" in table
+    assert bench.reader_cores == max(0, len(os.sched_getaffinity(0)) - 1)
+
+
+def test_no_reader_runs_on_the_cores_of_the_server(images: Path, tmp_path: Path) -> None:
+    readers_on, server_on = split_cores()
+    if not server_on:
+        pytest.skip("one core alone")
+    assert not readers_on & server_on
+    with serving(images, 0.0, server_on) as store:
+        assert set(store.process.cpu_affinity()) == server_on
+        one = Reader(variant(images, "ours", cores=readers_on), tmp_path / "log.txt")
+        try:
+            one.open()
+            threads = [thread.id for thread in one._ps.threads()]
+            assert len(threads) > 1
+            assert all(os.sched_getaffinity(thread) == readers_on for thread in threads)
+        finally:
+            one.close()
 
 
 def test_the_store_serves_ranges_of_one_version(images: Path, monkeypatch) -> None:

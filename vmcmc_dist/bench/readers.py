@@ -23,6 +23,7 @@ from typing import Any
 import psutil
 
 import vmcmc_dist
+from vmcmc_dist.bench.cores import pin
 from vmcmc_dist.errors import ResourceError
 
 SCRIPT = Path(__file__).with_name("reader_process.py")
@@ -38,7 +39,11 @@ SKIPPED = 6
 
 @dataclass(frozen=True)
 class Variant:
-    """A reader to be measured: its name in the table, and what its process is told."""
+    """A reader to be measured: its name in the table, and what its process is told.
+
+    cores  it may run on, all its threads and processes; empty = all
+    warm   batches read before the first turn
+    """
 
     name: str
     reader: str
@@ -50,6 +55,8 @@ class Variant:
     settings: Mapping[str, Any] = field(default_factory=dict)
     environment: Mapping[str, str] = field(default_factory=dict)
     python: str = sys.executable
+    cores: frozenset[int] = frozenset()
+    warm: int = 4
 
     def config(self) -> str:
         return json.dumps(
@@ -116,6 +123,7 @@ class Reader:
                 text=True,
                 start_new_session=True,
             )
+        pin(self.process.pid, variant.cores)
         self._ps = psutil.Process(self.process.pid)
         self._reply()
         self._imported = self._own()
@@ -255,7 +263,7 @@ def measure(
                 else:
                     reader.stop()
                     readers.append(reader)
-        rates = [_turn(reader, None, 4, beside) for reader in readers]  # to warm up
+        rates = [_turn(reader, None, reader.variant.warm, beside) for reader in readers]
         for _ in range(rounds):
             for i, (reader, found) in enumerate(zip(readers, readings, strict=True)):
                 batches = max(4, round(seconds * rates[i] / reader.variant.batch))

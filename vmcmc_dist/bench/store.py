@@ -13,6 +13,7 @@ from pathlib import Path
 import psutil
 
 import vmcmc_dist
+from vmcmc_dist.bench.cores import pin
 from vmcmc_dist.errors import ResourceError
 
 READING = Path(__file__).with_name("store_process.py")
@@ -41,9 +42,12 @@ class Store:
         return times.user + times.system
 
 
-def serving(folder: Path, latency_s: float) -> AbstractContextManager[Store]:
-    """Serve the files below ``folder`` as s3://bench/NAME, each request ``latency_s`` late."""
-    return _process(READING, str(folder), str(latency_s))
+def serving(
+    folder: Path, latency_s: float, cores: frozenset[int] = frozenset()
+) -> AbstractContextManager[Store]:
+    """Serve the files below ``folder`` as s3://bench/NAME, each request ``latency_s`` late, on
+    these ``cores`` alone (empty = all)."""
+    return _process(cores, READING, str(folder), str(latency_s))
 
 
 def serving_s3(bucket: str, latency_s: float) -> AbstractContextManager[Store]:
@@ -54,11 +58,11 @@ def serving_s3(bucket: str, latency_s: float) -> AbstractContextManager[Store]:
     """
     if find_spec("moto") is None:
         raise ResourceError("the S3 server is moto's: pip install 'vmcmc-dist[dev]'")
-    return _process(WRITING, bucket, str(latency_s))
+    return _process(frozenset(), WRITING, bucket, str(latency_s))
 
 
 @contextmanager
-def _process(*words: str | Path) -> Iterator[Store]:
+def _process(cores: frozenset[int], *words: str | Path) -> Iterator[Store]:
     process = subprocess.Popen(
         [sys.executable, *map(str, words)],
         stdin=subprocess.PIPE,
@@ -69,6 +73,7 @@ def _process(*words: str | Path) -> Iterator[Store]:
     )
     assert process.stdin is not None and process.stdout is not None
     try:
+        pin(process.pid, cores)
         url = process.stdout.readline().strip()
         if not url:
             raise ResourceError("the S3 server of the bench did not start; see above")

@@ -15,6 +15,7 @@ import psutil
 import torch
 
 from vmcmc_dist.bench.clock import median_ratio, this_machine
+from vmcmc_dist.bench.cores import split_cores
 from vmcmc_dist.bench.jpegs import SIZES, Jpegs, jpegs_of
 from vmcmc_dist.bench.readers import Readings, Variant, measure
 from vmcmc_dist.bench.shard_set import write_shards
@@ -52,12 +53,20 @@ class StreamBench:
     seconds: float
     sets: list[str]
     rows: list[StreamRow]
+    reader_cores: int
+
+    def _where(self) -> str:
+        if not self.reader_cores:
+            return "on the same cores"
+        plural = "s" if self.reader_cores > 1 else ""
+        return f"on one core; each reader, all its threads, on {self.reader_cores} other{plural}"
 
     def __str__(self) -> str:
         late = f"{1000 * self.latency_s:g} ms"
         lines = [
             f"{self.machine}; medians of {self.rounds} interleaved rounds of {self.seconds:g} s; "
-            f"S3: a server on loopback with {late} of added latency, in a process of its own",
+            f"S3: a server on loopback with {late} of added latency, in a process of its own, "
+            + self._where(),
             *self.sets,
             "",
             "| images | threads | source | images/s | overhead | CPU/image | first batch | memory "
@@ -95,7 +104,12 @@ def bench_stream(
 
     For each size, ``mebibytes`` of JPEGs are written as 16 shards into a temporary folder. Every
     source is read by a process of its own, in turns; ``settings`` are keys of data.* for ours.
+
+    The server has a core of its own, which no reader uses, nor the plain decoding: what the store
+    works is no cost of reading, and what a reader's own threads work is. The warm cache is filled
+    before it is measured.
     """
+    readers_on, server_on = split_cores()
     rows: list[StreamRow] = []
     sets = []
     for width, height in sizes:
@@ -104,14 +118,31 @@ def bench_stream(
             folder = Path(name)
             number = write_set(folder, images, mebibytes)
             sets.append(f"{images}, {number:,} in all")
-            store = stack.enter_context(serving(folder, latency_s))
+            store = stack.enter_context(serving(folder, latency_s, server_on))
             for threads in workers:
                 if progress is not None:
                     progress(f"{images.name}, {threads} decode thread{'s' if threads > 1 else ''}")
-                rows += _measured(
-                    folder, store, images, threads, batch, settings or {}, rounds, seconds, starts
+                common = {
+                    "workers": threads,
+                    "size": (width, height),
+                    "batch": batch,
+                    "cores": readers_on,
+                }
+                epoch = number // batch + 1
+                variants = _variants(folder, store, common, settings or {}, epoch)
+                found = measure(
+                    variants,
+                    rounds=rounds,
+                    seconds=seconds,
+                    starts=starts,
+                    log=folder / "log.txt",
+                    beside=store.cpu,
                 )
-    return StreamBench(machine(), latency_s, rounds, seconds, sets, rows)
+                rows += [
+                    _row(images.name, threads, variant.name, readings, found[0])
+                    for variant, readings in zip(variants, found, strict=True)
+                ]
+    return StreamBench(machine(), latency_s, rounds, seconds, sets, rows, len(readers_on))
 
 
 def write_set(folder: Path, images: Jpegs, mebibytes: int, shards: int = 16) -> int:
@@ -124,47 +155,20 @@ def write_set(folder: Path, images: Jpegs, mebibytes: int, shards: int = 16) -> 
     return number
 
 
-def _measured(
-    folder: Path,
-    store: Store,
-    images: Jpegs,
-    threads: int,
-    batch: int,
-    settings: dict[str, Any],
-    rounds: int,
-    seconds: float,
-    starts: int,
-) -> list[StreamRow]:
-    size = (images.width, images.height)
+def _variants(
+    folder: Path, store: Store, common: dict[str, Any], settings: dict[str, Any], epoch: int
+) -> list[Variant]:
+    """What is measured; ``epoch`` batches are a whole one."""
     local, remote = str(folder / "shards"), "s3://bench/shards"
-    common: dict[str, Any] = {"workers": threads, "size": size, "batch": batch}
     patient = {"stall_s": PATIENCE_S, **settings}
-    away = {"environment": store.environment(), **common}
-    variants = [
+    cached = {**patient, "block_cache": str(folder / "cache")}
+    away = {"environment": store.environment(), "data": remote, **common}
+    return [
         Variant(BASE, "memory", data=str(folder / "files"), **common),
         Variant(LOCAL, "ours", data=local, settings=settings, **common),
-        Variant(REMOTE, "ours", data=remote, settings=patient, **away),
-        *_cached(folder, remote, patient, away),
+        Variant(REMOTE, "ours", settings=patient, **away),
+        Variant(CACHED, "ours", settings=cached, warm=epoch, **away),
     ]
-    found = measure(
-        variants,
-        rounds=rounds,
-        seconds=seconds,
-        starts=starts,
-        log=folder / "log.txt",
-        beside=store.cpu,
-    )
-    return [
-        _row(images.name, threads, variant.name, readings, found[0])
-        for variant, readings in zip(variants, found, strict=True)
-    ]
-
-
-def _cached(
-    folder: Path, remote: str, settings: dict[str, Any], common: dict[str, Any]
-) -> list[Variant]:
-    cached = {**settings, "block_cache": str(folder / "cache")}
-    return [Variant(CACHED, "ours", data=remote, settings=cached, **common)]
 
 
 def _row(size: str, threads: int, name: str, of: Readings, base: Readings) -> StreamRow:

@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 
 KINDS = {
     "decode": "images/s from memory, beside the bare decoders",
-    "stream": "what streaming costs over decoding: local disk, S3 with latency, warm cache",
+    "stream": "what streaming costs over decoding: local disk, S3 with latency, warm cache; the "
+    "S3 server has a core of its own",
     "peers": "beside webdataset, MosaicML Streaming and a PyTorch DataLoader",
     "start": "time and memory until a reader of 10,000 shards knows its first window",
     "shuffle": "quality of the epoch order, and the memory it costs",

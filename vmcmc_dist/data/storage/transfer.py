@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from vmcmc_dist.data.storage.client import MIN_RATE, Client, Stats
 from vmcmc_dist.data.storage.failures import REACH, WrongAnswer, overwritten
 from vmcmc_dist.data.storage.paths import bucket_and_key
+from vmcmc_dist.data.storage.quick_get import get
 from vmcmc_dist.data.storage.retry import Failure, Kind
 
+READ_BYTES = 1 << 20
+"""How much of a body may lie unread before the connection is told to wait: more than a block."""
 FEW = 3
 """Tries of an answer that is wrong and not merely missing: it will hardly get better."""
 
@@ -53,18 +56,18 @@ class Transfer:
         """Get what is missing; raises after keeping all that came."""
         if self.position == self.end:
             return b"".join(self._chunks)
-        fields: dict[str, Any] = {"Bucket": self.bucket, "Key": self.key}
+        headers: dict[str, str] = {}
         if self.end is not None:
-            fields["Range"] = f"bytes={self.position}-{self.end - 1}"
+            headers["Range"] = f"bytes={self.position}-{self.end - 1}"
         elif self.position:
-            fields["Range"] = f"bytes={self.position}-"
+            headers["Range"] = f"bytes={self.position}-"
         if self.pinned is not None and self.pinned.etag.startswith('"'):
-            fields["IfMatch"] = self.pinned.etag
+            headers["If-Match"] = self.pinned.etag
         async with asyncio.timeout(patience):
-            answer = await client.request("get_object", **fields)
-        http = answer["Body"].raw_stream
+            answer = await get(client, self.bucket, self.key, headers)
+        http = answer.raw
         try:
-            end = self._check(answer, ranged="Range" in fields)
+            end = self._check(answer.status_code, answer.headers, ranged="Range" in headers)
             await self._receive(http.content, end, patience)
         except BaseException:
             http.close()
@@ -72,12 +75,12 @@ class Transfer:
         http.release()
         return b"".join(self._chunks)
 
-    def _check(self, answer: dict[str, Any], *, ranged: bool) -> int:
+    def _check(self, status: int, headers: Mapping[str, str], *, ranged: bool) -> int:
         """Where the body ends, after making sure that it begins at the position and is ours."""
-        status = answer["ResponseMetadata"]["HTTPStatusCode"]
+        etag = headers.get("etag", "")
         if status == 206 and ranged:
-            first, last, size = _content_range(answer.get("ContentRange", ""))
-            self._same(answer, size)
+            first, last, size = _content_range(headers.get("content-range", ""))
+            self._same(Version(etag, size))
             if self.end is not None and size < self.end:
                 raise WrongAnswer(too_short(size, self.end))
             if first != self.position or last + 1 != (self.end or size):
@@ -91,10 +94,11 @@ class Transfer:
                     )
                 )
             return last + 1
-        length = answer.get("ContentLength")
-        if length is None:
+        stated = headers.get("content-length", "")
+        if not stated.isdecimal():
             raise WrongAnswer(_lengthless("does not say its length"))
-        self._same(answer, length)
+        length = int(stated)
+        self._same(Version(etag, length))
         if self.position or (self.end is not None and length > self.end):
             raise WrongAnswer(
                 Failure(
@@ -109,8 +113,7 @@ class Transfer:
             raise WrongAnswer(too_short(length, self.end))
         return length
 
-    def _same(self, answer: dict[str, Any], size: int) -> None:
-        seen = Version(answer.get("ETag", ""), size)
+    def _same(self, seen: Version) -> None:
         self.pinned = self._pin(seen)
         if self.pinned != seen:
             raise WrongAnswer(overwritten())
@@ -118,20 +121,24 @@ class Transfer:
     async def _receive(self, content: Any, end: int, patience: float) -> None:
         """Take the body up to ``end``, each piece within ``patience`` seconds."""
         piece = int(MIN_RATE * patience)
-        while self.position < end:
-            goal = min(end, self.position + piece)
-            try:
-                async with asyncio.timeout(patience):
-                    while self.position < goal:
-                        chunk = await content.readany()
-                        if not chunk:
-                            raise WrongAnswer(_cut(end - self.position))
-                        self._take(chunk, end)
-            except BaseException:
-                # a broken connection is raised before what had come is handed out; it is good
-                if content.exception() is not None:
-                    self._take(content._read_nowait(-1), end)
-                raise
+        goal = min(end, self.position + piece)
+        content.set_read_chunk_size(READ_BYTES)
+        clock = asyncio.get_running_loop().time
+        try:
+            async with asyncio.timeout(patience) as limit:
+                while self.position < end:
+                    chunk = await content.readany()
+                    if not chunk:
+                        raise WrongAnswer(_cut(end - self.position))
+                    self._take(chunk, end)
+                    if self.position >= goal:
+                        goal = min(end, self.position + piece)
+                        limit.reschedule(clock() + patience)
+        except BaseException:
+            # a broken connection is raised before what had come is handed out; it is good
+            if content.exception() is not None:
+                self._take(content._read_nowait(-1), end)
+            raise
 
     def _take(self, chunk: bytes, end: int) -> None:
         chunk = chunk[: end - self.position]
