@@ -92,6 +92,30 @@ def test_a_failing_upload_leaves_the_one_before(s3, proxy, tmp_path) -> None:
     assert list(RemoteCheckpoints(lease.store).states()) == ["000000003"]
 
 
+def test_what_is_half_removed_is_not_there(s3, proxy, tmp_path) -> None:
+    lease = Lease(RunStore(URL, retry_s=0.5), 1)
+    folder_of(tmp_path, lease).save(make(1))
+    proxy.faults = lambda r: (
+        Fault("status", status=403, code="AccessDenied")
+        if r.method == "DELETE" and "safetensors" in r.path
+        else None
+    )
+    remote = RemoteCheckpoints(lease.store, lease)
+    with pytest.raises(DataError, match="access denied"):
+        remote.remove(1)
+    proxy.faults = lambda r: None
+    assert not remote.states()
+
+
+def test_a_checkpoint_that_is_only_here_goes(s3, tmp_path) -> None:
+    """It was never whole there: another machine may have gone on from the one before."""
+    lease = Lease(RunStore(URL, retry_s=0.5), 1)
+    folder_of(tmp_path, lease).save(make(1))
+    CheckpointFolder(tmp_path / "checkpoints").save(make(2))
+    RemoteCheckpoints(lease.store, lease).match(tmp_path / "checkpoints")
+    assert [p.name for p in CheckpointFolder(tmp_path / "checkpoints").all()] == ["000000001"]
+
+
 @both
 def test_a_second_process_is_refused_while_the_first_lives(s3) -> None:
     first = acquire(RunStore(URL), 1.2, print)
