@@ -377,28 +377,6 @@ def test_a_warm_process_that_dies_idle_costs_a_restart_and_no_trial(command) -> 
 
 @pytest.mark.slow
 @two_cpus
-def test_a_population_of_trials_of_two_workers(command) -> None:
-    """They are saved some iterations behind the figure, where the workers heard of it."""
-    search = command("pbt-workers")
-    status, out, err = search(
-        "trials=2", "workers=2", "scheduler=pbt", "train.images=19200", "train.sample_images=9600",
-        "train.checkpoint_images=9600", "train.keep=9", "train.noise_per_sample=true", timeout=290,
-    )  # fmt: skip
-    assert status == 0 and "2 done" in out and "1 trials at a time" in out, out + err
-    assert all(event.images == 19200 for event in search.folder.trials().values())
-    ((item,),) = json.loads(search.folder.population.read_text()).values()
-    trial, donor = (search.folder.trial(item[key]) for key in ("trial", "donor"))
-    (exploit,) = [line for line in complete_lines(trial.metrics) if line["kind"] == "exploit"]
-    assert (exploit["donor"], exploit["settings"]) == (item["donor"], item["settings"])
-    assert 9600 <= exploit["images"] < 19200
-    name = f"{exploit['images']:09d}"
-    copied = load_checkpoint(trial.checkpoints / name)
-    assert same(copied.tensors, load_checkpoint(donor.checkpoints / name).tensors)
-    assert not same(search.tensors(item["trial"]), search.tensors(item["donor"]))
-
-
-@pytest.mark.slow
-@two_cpus
 def test_trials_of_two_workers_take_turns_and_give_back_their_places(command) -> None:
     """ASHA stops the second at its first rung: the third finds its workers' places free."""
     search = command("workers")
