@@ -54,11 +54,13 @@ def faces(shared_data, tmp_path) -> Path:
 
 
 def reference(folder: Path) -> np.ndarray:
-    """crc32 of every row's pixels, by plain webdataset and the decoder alone."""
+    """crc32 of every row's pixels, by Python's tarfile and the decoder alone."""
     sums = []
     for path in sorted(folder.glob("*.tar")):
-        for sample in webdataset.WebDataset(str(path), shardshuffle=False, empty_check=False):
-            sums.append(zlib.crc32(simplejpeg.decode_jpeg(sample["jpg"], "RGB")))
+        with tarfile.open(path) as archive:
+            for member in archive:
+                photo = archive.extractfile(member).read()  # type: ignore[union-attr]
+                sums.append(zlib.crc32(simplejpeg.decode_jpeg(photo, "RGB")))
     return np.array(sums)
 
 
