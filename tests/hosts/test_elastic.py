@@ -10,10 +10,9 @@ import pytest
 from tests.hosts.cluster import Cluster, wait_until
 from tests.hosts.job import Job
 
-LOSSES = (
-    "gap", "drop", "energy_loss", "energy_data", "energy_refined", "vae_loss", "kl", "displacement",
-)  # fmt: skip
-"""Means over the global batch. (A spread of a worker's own batch depends on how many share it.)"""
+LOSSES = ("gap", "drop", "energy_loss", "vae_loss", "kl", "displacement")
+"""Means over the global batch. Not the energies themselves, whose common constant nothing holds: its
+gradient is rounding, which Adam makes steps of; nor the spreads of a worker's own batch."""
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 
@@ -22,9 +21,9 @@ def test_three_workers_two_and_three_again(
     stage: int, new_job: Callable[..., Job], cluster: Cluster
 ) -> None:
     settings = (
-        # what is dropped out depends on the rank
-        "train.images=3600", "vae.dropout=0", "resources.workers=3", "resources.min_workers=2",
-        "resources.grow_after=3", f"energy.zero_stage={stage}", f"vae.zero_stage={stage}",
+        # what is dropped out depends on the rank; at higher rates rounding grows without bound
+        "train.images=3600", "vae.dropout=0", "energy.lr=2e-5", "vae.lr=1e-4",
+        "resources.workers=3", "resources.min_workers=2", "resources.grow_after=3", f"energy.zero_stage={stage}", f"vae.zero_stage={stage}",
     )  # fmt: skip
     reference = new_job(f"fixed-{stage}", *settings)
     reference.run_here()
@@ -47,5 +46,5 @@ def test_three_workers_two_and_three_again(
     for mine, theirs in zip(job.metrics(), reference.metrics(), strict=True):
         if theirs["kind"] == "train":
             for key in LOSSES:
-                near = pytest.approx(theirs[key], rel=2e-2, abs=2e-3)
+                near = pytest.approx(theirs[key], rel=1e-3, abs=1e-3 if key == "kl" else 1e-5)
                 assert mine[key] == near, (key, mine["images"])
