@@ -11,8 +11,8 @@ from tests.hosts.cluster import Cluster, wait_until
 from tests.hosts.job import Job
 
 LOSSES = ("gap", "drop", "energy_loss", "vae_loss", "kl", "displacement")
-"""Means over the global batch. Not the energies themselves, whose common constant nothing holds: its
-gradient is rounding, which Adam makes steps of; nor the spreads of a worker's own batch."""
+"""Means over the global batch. Not the energies themselves, whose common constant nothing holds
+(its gradient is rounding, which Adam makes steps of); nor the spreads of a worker's own batch."""
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 
@@ -23,7 +23,8 @@ def test_three_workers_two_and_three_again(
     settings = (
         # what is dropped out depends on the rank; at higher rates rounding grows without bound
         "train.images=3600", "vae.dropout=0", "energy.lr=2e-5", "vae.lr=1e-4",
-        "resources.workers=3", "resources.min_workers=2", "resources.grow_after=3", f"energy.zero_stage={stage}", f"vae.zero_stage={stage}",
+        "resources.workers=3", "resources.min_workers=2", "resources.grow_after=3",
+        f"energy.zero_stage={stage}", f"vae.zero_stage={stage}",
     )  # fmt: skip
     reference = new_job(f"fixed-{stage}", *settings)
     reference.run_here()
