@@ -47,5 +47,5 @@ def test_three_workers_two_and_three_again(
     for mine, theirs in zip(job.metrics(), reference.metrics(), strict=True):
         if theirs["kind"] == "train":
             for key in LOSSES:
-                near = pytest.approx(theirs[key], rel=1e-3, abs=1e-3 if key == "kl" else 1e-5)
+                near = pytest.approx(theirs[key], rel=1e-3, abs=5e-3 if key == "kl" else 1e-5)
                 assert mine[key] == near, (key, mine["images"])
