@@ -250,31 +250,22 @@ class _Exchange:
         )
         while True:
             reader, writer, used = await self.proxy.upstream(fresh=has_body)
-            send = to(writer)
-            try:
+            with contextlib.ExitStack() as unless_kept:
+                unless_kept.callback(writer.close)
+                send = to(writer)
                 writer.write(out)
                 await pass_body(head, self.reader, send, send)
                 answer = await read_head(reader)
                 while answer is not None and answer.line.split(" ")[1] == "100":
                     answer = await read_head(reader)
-            except BaseException:
-                writer.close()
-                raise
-            if answer is not None:
-                break
-            writer.close()
+                if answer is not None:
+                    whole = await self._answer(answer, reader)
+                    if whole and answer.fields.get("connection", "").lower() != "close":
+                        unless_kept.pop_all()
+                        self.proxy.keep(reader, writer)
+                    return whole
             if not used:  # a connection that waited may have been closed meanwhile; a new one not
                 raise ConnectionResetError
-        try:
-            whole = await self._answer(answer, reader)
-        except BaseException:
-            writer.close()
-            raise
-        if whole and answer.fields.get("connection", "").lower() != "close":
-            self.proxy.keep(reader, writer)
-        else:
-            writer.close()
-        return whole
 
     def _altered(self, head: Head) -> bytes:
         """The head for the store: all that is signed unchanged, unless that is the fault."""

@@ -214,13 +214,8 @@ def _claimed(each: _Set, restart: bool) -> Iterator[None]:
                     f"({', '.join(others)}); --restart deletes it, or give another data.shards"
                 )
             unfinished.begin()
-            try:
-                yield
-            except BaseException:
-                unfinished.end_if_empty()
-                raise
-        else:
-            yield
+            stack.push(lambda kind, *_: unfinished.end_if_empty() if kind else None)
+        yield
 
 
 def _check_free(out: str, folder: Path) -> None:

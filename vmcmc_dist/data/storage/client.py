@@ -135,9 +135,8 @@ class S3:
         """What a started call came to; raises DataError if it was given up."""
         try:
             found = future.result()
-        except BaseException:
-            future.cancel()
-            raise
+        finally:
+            future.cancel()  # the call of one who waits no more; one that has ended stays as it is
         if isinstance(found, GaveUp):
             raise found.error()
         return found

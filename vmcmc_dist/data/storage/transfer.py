@@ -69,10 +69,9 @@ class Transfer:
         try:
             end = self._check(answer.status_code, answer.headers, ranged="Range" in headers)
             await self._receive(http.content, end, patience)
-        except BaseException:
-            http.close()
-            raise
-        http.release()
+            http.release()
+        finally:
+            http.close()  # a connection that was released goes on
         return b"".join(self._chunks)
 
     def _check(self, status: int, headers: Mapping[str, str], *, ranged: bool) -> int:
@@ -134,11 +133,10 @@ class Transfer:
                     if self.position >= goal:
                         goal = min(end, self.position + piece)
                         limit.reschedule(clock() + patience)
-        except BaseException:
+        finally:
             # a broken connection is raised before what had come is handed out; it is good
             if content.exception() is not None:
                 self._take(content._read_nowait(-1), end)
-            raise
 
     def _take(self, chunk: bytes, end: int) -> None:
         chunk = chunk[: end - self.position]

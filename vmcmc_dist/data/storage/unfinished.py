@@ -9,7 +9,7 @@ from __future__ import annotations
 import fcntl
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 
@@ -35,14 +35,13 @@ def claim(path: Path) -> int:
     """
     while True:
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
+        with ExitStack() as unless_ours:
+            unless_ours.callback(unlock, fd)
             fcntl.flock(fd, fcntl.LOCK_EX)
             if is_at(fd, path):
+                unless_ours.pop_all()
                 return fd
-        except BaseException:
-            os.close(fd)
-            raise
-        unlock(fd)  # the one who held it moved or removed it; there is a new one to lock
+        # the one who held it moved or removed it; there is a new one to lock
 
 
 @contextmanager
