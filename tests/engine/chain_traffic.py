@@ -19,9 +19,10 @@ from torch.profiler import ProfilerActivity, profile, record_function
 
 from vmcmc_dist.config import load_config
 from vmcmc_dist.data.open import ensure_prepared
+from vmcmc_dist.engine.context import Restart, WorkerContext
 from vmcmc_dist.engine.resources import resolve
 from vmcmc_dist.engine.run_folder import RunFolder
-from vmcmc_dist.engine.trainer import Restart, Trainer, WorkerContext
+from vmcmc_dist.engine.trainer import Trainer
 from vmcmc_dist.langevin import run_chain
 from vmcmc_dist.teaching import step
 

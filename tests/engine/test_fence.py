@@ -11,10 +11,11 @@ import torch
 from vmcmc_dist.config import load_config
 from vmcmc_dist.data.open import ensure_prepared
 from vmcmc_dist.engine.checkpoint import CheckpointFolder
+from vmcmc_dist.engine.context import Restart, WorkerContext
 from vmcmc_dist.engine.fence import Fence
 from vmcmc_dist.engine.resources import resolve
 from vmcmc_dist.engine.run_folder import RunFolder
-from vmcmc_dist.engine.trainer import Restart, Trainer, WorkerContext
+from vmcmc_dist.engine.trainer import Trainer
 from vmcmc_dist.engine.worker import join_alone
 from vmcmc_dist.errors import ResourceError
 

@@ -21,10 +21,11 @@ from vmcmc_dist.config import Config
 from vmcmc_dist.data.manifest import Manifest
 from vmcmc_dist.data.open import ensure_prepared
 from vmcmc_dist.engine.bench_scaling import small_config
+from vmcmc_dist.engine.context import Restart, WorkerContext
 from vmcmc_dist.engine.remote_run import held
 from vmcmc_dist.engine.run_folder import RunFolder
 from vmcmc_dist.engine.terminal import Terminal
-from vmcmc_dist.engine.trainer import Restart, Trainer, WorkerContext
+from vmcmc_dist.engine.trainer import Trainer
 from vmcmc_dist.engine.worker import join_alone
 
 TARGET = 0.01

@@ -17,11 +17,12 @@ from vmcmc_dist.bench.clock import this_machine, torch_threads
 from vmcmc_dist.config import Config, config_from_dict, load_config, to_dict
 from vmcmc_dist.data.manifest import Manifest
 from vmcmc_dist.data.open import ensure_prepared
+from vmcmc_dist.engine.context import Restart, WorkerContext
 from vmcmc_dist.engine.ray_launch import RayRun
 from vmcmc_dist.engine.resources import resolve
 from vmcmc_dist.engine.run_folder import RunFolder
 from vmcmc_dist.engine.terminal import Terminal
-from vmcmc_dist.engine.trainer import Restart, Trainer, WorkerContext
+from vmcmc_dist.engine.trainer import Trainer
 from vmcmc_dist.engine.worker import join_alone
 from vmcmc_dist.models import VAE, build_energy, build_vae
 

@@ -13,9 +13,10 @@ import torch
 from vmcmc_dist.bench.clock import this_machine, torch_threads
 from vmcmc_dist.config import Config, load_config
 from vmcmc_dist.data.open import ensure_prepared
+from vmcmc_dist.engine.context import Restart, WorkerContext
 from vmcmc_dist.engine.resources import resolve
 from vmcmc_dist.engine.run_folder import RunFolder
-from vmcmc_dist.engine.trainer import Restart, Trainer, WorkerContext
+from vmcmc_dist.engine.trainer import Trainer
 from vmcmc_dist.engine.worker import join_alone
 
 TARGET = 0.01

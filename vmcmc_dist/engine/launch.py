@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import psutil
 import torch
@@ -21,6 +21,7 @@ from vmcmc_dist.config import Config, identity_changes, to_dict, to_yaml
 from vmcmc_dist.data.manifest import Manifest
 from vmcmc_dist.data.open import ensure_prepared
 from vmcmc_dist.engine.checkpoint import CheckpointFolder, load_checkpoint
+from vmcmc_dist.engine.context import WorkerContext
 from vmcmc_dist.engine.progress import TrainingProgress, duration
 from vmcmc_dist.engine.ray_launch import RayRun
 from vmcmc_dist.engine.remote_run import held
@@ -28,9 +29,6 @@ from vmcmc_dist.engine.resources import check_data, cpu_count, resolve
 from vmcmc_dist.engine.run_folder import RunFolder, describe_environment
 from vmcmc_dist.engine.terminal import Terminal
 from vmcmc_dist.errors import CheckpointError
-
-if TYPE_CHECKING:
-    from vmcmc_dist.engine.worker import WorkerContext
 
 # The worker's module is imported where it runs, with its output on the log: DeepSpeed talks as
 # it is imported, and under Ray this process needs it not at all.
@@ -165,7 +163,7 @@ def write_down(config: Config, folder: RunFolder, started: float) -> None:
 
 def _run_here(config: Config, manifest: Manifest) -> dict[str, float]:
     """The worker in this process: alone, or as torchrun's first."""
-    from vmcmc_dist.engine.worker import WorkerContext, join_alone, train_worker
+    from vmcmc_dist.engine.worker import join_alone, train_worker
 
     if config.launcher == "torchrun":
         return train_worker(to_dict(config), manifest, _join_torchrun(config), _threads(config))
@@ -179,8 +177,6 @@ def _threads(config: Config) -> int:
 
 
 def _join_torchrun(config: Config) -> WorkerContext:
-    from vmcmc_dist.engine.worker import WorkerContext
-
     gpu = config.resources.device == "cuda"
     if not dist.is_initialized():
         dist.init_process_group("cpu:gloo,cuda:nccl" if gpu else "gloo")

@@ -57,6 +57,22 @@ class Meter:
         return torch.stack([self.sums[name] for name in names])
 
 
+def anywhere(flags: list[bool]) -> list[bool]:
+    """Each flag: is it set on any worker (collective)?"""
+    if not dist.is_initialized() or dist.get_world_size() == 1:
+        return flags
+    total = sum_over_workers(torch.tensor(flags, dtype=torch.float32))
+    return [bool(value) for value in total > 0]
+
+
+def total_counts(counts: dict[str, int]) -> dict[str, int]:
+    """Each count, of all workers together (collective)."""
+    if not counts or not dist.is_initialized() or dist.get_world_size() == 1:
+        return counts
+    total = sum_over_workers(torch.tensor(list(counts.values()), dtype=torch.float64))
+    return dict(zip(counts, (int(value) for value in total.tolist()), strict=True))
+
+
 def sum_over_workers(values: Tensor) -> Tensor:
     """Sum of a tensor over all workers, on the backend's own device."""
     device = "cuda" if dist.get_backend() == "nccl" else "cpu"

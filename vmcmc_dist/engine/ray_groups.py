@@ -32,7 +32,7 @@ from vmcmc_dist.engine.run_store import RunStore
 from vmcmc_dist.errors import ResourceError, UserError
 
 if TYPE_CHECKING:
-    from vmcmc_dist.engine.worker import WorkerContext
+    from vmcmc_dist.engine.context import WorkerContext
 
 Body = Callable[[dict[str, Any], Manifest, "WorkerContext", int], dict[str, float]]
 """What runs in each worker: by default ``train_worker``, or a benchmark in its place."""

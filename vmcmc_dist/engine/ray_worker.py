@@ -23,9 +23,10 @@ def ray_worker(settings: dict[str, Any]) -> dict[str, float]:
     from ray.train.torch import get_device
 
     from vmcmc_dist.config import config_from_dict
+    from vmcmc_dist.engine.context import WorkerContext
     from vmcmc_dist.engine.ray_desk import Errand
     from vmcmc_dist.engine.run_folder import RunFolder
-    from vmcmc_dist.engine.worker import WorkerContext, train_worker
+    from vmcmc_dist.engine.worker import train_worker
 
     config = settings["config"]
     context = ray.train.get_context()

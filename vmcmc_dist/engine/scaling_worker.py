@@ -16,10 +16,11 @@ from torch import Tensor
 
 from vmcmc_dist.config import config_from_dict
 from vmcmc_dist.data.manifest import Manifest
+from vmcmc_dist.engine.context import Restart, WorkerContext
 from vmcmc_dist.engine.learner import DeepSpeedLearner
 from vmcmc_dist.engine.measured_group import Call, Watch, join_measured
 from vmcmc_dist.engine.run_folder import RunFolder
-from vmcmc_dist.engine.trainer import Restart, Trainer, WorkerContext
+from vmcmc_dist.engine.trainer import Trainer
 from vmcmc_dist.errors import DivergenceError
 from vmcmc_dist.langevin import keep_freed_memory
 

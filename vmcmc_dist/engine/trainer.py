@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator
-from dataclasses import asdict, dataclass
+from collections.abc import Generator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +23,10 @@ from vmcmc_dist.engine.checkpoint import (
     CheckpointFolder,
     load_checkpoint,
 )
-from vmcmc_dist.engine.ema import EMA
+from vmcmc_dist.engine.context import Restart, WorkerContext
 from vmcmc_dist.engine.fence import Fence
-from vmcmc_dist.engine.learner import DeepSpeedLearner
-from vmcmc_dist.engine.meter import Meter, sum_over_workers
+from vmcmc_dist.engine.learners import Learners
+from vmcmc_dist.engine.meter import Meter, anywhere, sum_over_workers, total_counts
 from vmcmc_dist.engine.remote_run import RemoteRun
 from vmcmc_dist.engine.run_folder import RunFolder
 from vmcmc_dist.engine.samples import make_recorder
@@ -35,38 +35,10 @@ from vmcmc_dist.engine.schedule import learning_rate
 from vmcmc_dist.engine.trackers import Trackers
 from vmcmc_dist.errors import CheckpointError, DivergenceError, UserError
 from vmcmc_dist.langevin.noise import stream_seed
-from vmcmc_dist.models import Condition, build_energy, build_vae
+from vmcmc_dist.models import Condition
 from vmcmc_dist.teaching.guard import Guard, ratios, regime
 from vmcmc_dist.teaching.noise_plan import NoisePlan
 from vmcmc_dist.teaching.step import TeachingPlan, teach
-
-
-@dataclass
-class WorkerContext:
-    """Who this worker is, and what its surroundings tell it. Nothing of Ray in it.
-
-    Attributes:
-        group: name of the group of workers it was started in (see :class:`Fence`); "" if no
-            other group can be about.
-        notice: whether this worker must soon go (its machine is taken away, or there is room for
-            more workers): all save, and leave to be started again.
-        beat: called at every sign of life, by the thread that trains.
-    """
-
-    rank: int
-    world_size: int
-    device: torch.device
-    group: str = ""
-    notice: Callable[[], bool] = lambda: False
-    beat: Callable[[], None] = lambda: None
-
-
-@dataclass
-class Restart:
-    """How a run goes on after a guard stopped it: other noise, lower learning rates."""
-
-    rollbacks: int = 0
-    lr_scale: float = 1.0
 
 
 class Trainer:
@@ -111,7 +83,7 @@ class Trainer:
         notice: saves, and returns with ``left``, to be started again.
         """
         last: dict[str, float] = {}
-        if self._finished() or any(self._anywhere(self._stop_wanted())):
+        if self._finished() or any(anywhere(self._stop_wanted())):
             seconds = self._seconds()
             if self.context.rank == 0 and not self.folder.stop.exists():
                 self._note(self.beside.finish(self.images))  # a kill may have come before it
@@ -169,8 +141,7 @@ class Trainer:
         record = teach(x, self.energy, self.vae, self.plan, noise, c)
         self.images += train.batch_size
         self.iteration += 1
-        for name, average in self.averages.items():
-            average.update(getattr(self, name).current, train.batch_size, self.images)
+        self.learners.average(self.images)
         return record
 
     # -- what it writes -------------------------------------------------------------------------
@@ -199,7 +170,7 @@ class Trainer:
                 "images_per_second": rate,
                 "data_wait": wait,
                 "checkpoint_stall": stall,
-                **self._data_counts(),
+                **total_counts(self.stream.counts()),
             },
         }
         if self.context.rank == 0:
@@ -213,7 +184,7 @@ class Trainer:
     def sample(self) -> None:
         """A grid and its record, by the first worker; the others go on to the next collective."""
         if self.context.rank == 0:
-            energy, vae = self._sampling_nets()
+            energy, vae = self.learners.to_sample()
             self.fence.check(self.context.group)
             record = self.samples.write(energy, vae, self.images)
             self.folder.append(record)
@@ -236,15 +207,8 @@ class Trainer:
                 f"not finite before the checkpoint at {self.images:,} images; nothing was saved"
             )
         first = self.context.rank == 0
-        keep = self.saver.keeper() if first else _drop
-        tensors: dict[str, dict[str, Tensor]] = {}
-        for name in ("energy", "vae"):
-            learner: DeepSpeedLearner = getattr(self, name)
-            tensors[name] = {n: keep(tensor) for n, tensor in learner.current.items()}
-            tensors[f"{name}_adam"] = learner.optimizer_state(keep)
-            if name in self.averages:
-                average = self.averages[name].module.state_dict()
-                tensors[f"{name}_ema"] = {n: keep(tensor) for n, tensor in average.items()}
+        keep = self.saver.keeper() if first else None
+        tensors = self.learners.copy(keep)
         self._follow_up()
         if first and self.saver.problem is None:
             state = {
@@ -264,7 +228,7 @@ class Trainer:
             if wait or self.config.evaluation.where == "here":
                 self.saver.settle()
                 self._follow_up()
-        self._raise_problem(*self._anywhere([self._problem() is not None]))
+        self._raise_problem(*anywhere([self._problem() is not None]))
         self.score = None
         self.saver.waited += time.monotonic() - began
 
@@ -339,34 +303,9 @@ class Trainer:
         config, context, train = self.config, self.context, self.config.train
         self.seed = stream_seed(config.seed, "run", self.restart.rollbacks)
         torch.manual_seed(stream_seed(self.seed, "weights"))
-        nets = {
-            "energy": build_energy(config.energy, self.shape, self.condition),
-            "vae": build_vae(config.vae, self.shape, self.condition),
-        }
-        self.averages: dict[str, EMA] = {}
+        self.learners = Learners(config, context, self.shape, self.condition, saved)
+        self.energy, self.vae = (self.learners.by_name[name] for name in ("energy", "vae"))
         chains = train.chains or train.batch_size
-        share = context.world_size * train.accumulation
-        micro = {"energy": train.batch_size // share, "vae": chains // share}
-        for name, net in nets.items():
-            if saved is not None:
-                net.load_state_dict(saved.tensors[name])
-            if context.rank == 0:
-                self.averages[name] = EMA(net.to(context.device), train.ema_images)
-                if saved is not None:
-                    self.averages[name].module.load_state_dict(saved.tensors[f"{name}_ema"])
-            learner = DeepSpeedLearner(
-                net,
-                getattr(config, name),
-                precision=train.precision,
-                micro_batch=micro[name],
-                accumulation=train.accumulation,
-                device=context.device,
-                sampled="decoder" if name == "vae" else "",
-                overlap=train.overlap,
-            )
-            if saved is not None:
-                learner.load_optimizer_state(saved.tensors[f"{name}_adam"])
-            setattr(self, name, learner)
         self.plan = TeachingPlan(
             config.langevin,
             config.energy,
@@ -392,9 +331,6 @@ class Trainer:
         self.trackers = Trackers(config, self.folder, self.images, active=context.rank == 0)
         self._open_interval()
 
-    energy: DeepSpeedLearner
-    vae: DeepSpeedLearner
-
     def close(self) -> None:
         """Let go of threads, files and hooks; a checkpoint under way is finished."""
         self.saver.settle()
@@ -403,8 +339,7 @@ class Trainer:
         self.trackers.close()
         if self.remote is not None:
             self.remote.close()
-        self.energy.close()
-        self.vae.close()
+        self.learners.close()
 
     def _note(self, lines: list[dict[str, Any]]) -> None:
         """Lines of evaluations and of failed uploads into the metrics; of an evaluation the
@@ -425,26 +360,6 @@ class Trainer:
         x = to_model_range(batch.x.to(device, non_blocking=True))
         c = conditions(self.config.condition, batch, x, self.config.seed)
         return x, None if c is None else c.to(device, non_blocking=True)
-
-    def _data_counts(self) -> dict[str, int]:
-        """What reading cost so far, all workers together (collective)."""
-        counts = self.stream.counts()
-        if not counts or self.context.world_size == 1:
-            return counts
-        total = sum_over_workers(torch.tensor(list(counts.values()), dtype=torch.float64))
-        return dict(zip(counts, (int(value) for value in total.tolist()), strict=True))
-
-    def _sampling_nets(self):
-        if self.config.sampling.ema:
-            return self.averages["energy"].module, self.averages["vae"].module
-        nets = []
-        for name in ("energy", "vae"):
-            net = (build_energy if name == "energy" else build_vae)(
-                getattr(self.config, name), self.shape, self.condition
-            )
-            net.load_state_dict(getattr(self, name).current)
-            nets.append(net.to(self.context.device))
-        return tuple(nets)
 
     def _finished(self) -> bool:
         over = self.images >= self.config.train.images
@@ -473,20 +388,9 @@ class Trainer:
         """All workers together: did a chain diverge anywhere, is it time to stop, or to leave?"""
         flags = [self._problem() is not None, error is not None, *self._stop_wanted()]
         flags.append(self.context.notice())
-        lost, failed, self.interrupted, self.time_is_up, noticed = self._anywhere(flags)
+        lost, failed, self.interrupted, self.time_is_up, noticed = anywhere(flags)
         last = self.images + self.config.train.batch_size >= self.config.train.images
         self.leaving = noticed and not (self.interrupted or self.time_is_up or last)
         self._raise_problem(lost)
         if failed:
             raise error or DivergenceError("the chains of another worker diverged")
-
-    def _anywhere(self, flags: list[bool]) -> list[bool]:
-        if self.context.world_size == 1:
-            return flags
-        total = sum_over_workers(torch.tensor(flags, dtype=torch.float32))
-        return [bool(value) for value in total > 0]
-
-
-def _drop(tensor: Tensor) -> Tensor:
-    """What workers other than the first keep of a checkpoint: nothing."""
-    return torch.empty(0)

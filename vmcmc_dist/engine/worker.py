@@ -12,8 +12,9 @@ import torch.distributed as dist
 
 from vmcmc_dist.config import Config, config_from_dict
 from vmcmc_dist.data.manifest import Manifest
+from vmcmc_dist.engine.context import Restart, WorkerContext
 from vmcmc_dist.engine.resources import check_precision
-from vmcmc_dist.engine.trainer import Restart, Trainer, WorkerContext
+from vmcmc_dist.engine.trainer import Trainer
 from vmcmc_dist.errors import DivergenceError, ResourceError
 from vmcmc_dist.langevin import keep_freed_memory
 

@@ -85,7 +85,8 @@ class OneWorker:
     """The worker in this process: ready again for the next trial when closed."""
 
     def __init__(self, config: Config, manifest: Manifest, metrics: list[str]):
-        from vmcmc_dist.engine.worker import WorkerContext, join_alone, train_in_steps
+        from vmcmc_dist.engine.context import WorkerContext
+        from vmcmc_dist.engine.worker import join_alone, train_in_steps
 
         self.config, self.metrics = config, metrics
         self.folder = RunFolder.of(config)
