@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.tuning.sweep_command import Command, ours
 from vmcmc_dist.tuning.config import Sweep, load_sweep
 
 CONFIG = """\
@@ -48,3 +50,18 @@ def make_sweep(sweep_file: Path) -> Callable[..., Sweep]:
         return sweep
 
     return make
+
+
+@pytest.fixture
+def command(sweep_file: Path) -> Callable[[str], Command]:
+    return lambda name: Command(sweep_file, name)
+
+
+@pytest.fixture
+def nothing_stays_behind() -> Iterator[None]:
+    yield
+    until = time.monotonic() + 20
+    while left := [p for p in Path("/proc").iterdir() if p.name.isdigit() and ours(p)]:
+        if time.monotonic() > until:
+            raise AssertionError(f"processes of Ray are still there: {[p.name for p in left]}")
+        time.sleep(0.2)

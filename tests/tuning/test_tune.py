@@ -5,116 +5,21 @@ from __future__ import annotations
 import json
 import os
 import random
-import shutil
 import signal
-import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
-import psutil
 import pytest
 
+from tests.tuning.sweep_command import ended, same, trial_processes
 from vmcmc_dist.cli import main
 from vmcmc_dist.config import flatten, load_config, to_dict
-from vmcmc_dist.engine.checkpoint import CheckpointFolder, load_checkpoint
-from vmcmc_dist.engine.launch import train
+from vmcmc_dist.engine.checkpoint import CheckpointFolder
 from vmcmc_dist.engine.resources import cpu_count
-from vmcmc_dist.engine.run_folder import complete_lines
 from vmcmc_dist.tuning.folder import Event, SweepFolder
 
+pytestmark = pytest.mark.usefixtures("nothing_stays_behind")
 two_cpus = pytest.mark.skipif(cpu_count() < 2, reason="two workers need two CPUs")
-MARK = f"VMCMC_TEST_OF={os.getpid()}-tuning"
-
-
-class Command:
-    """``vmcmc tune`` of a sweep file, in a folder of its own."""
-
-    def __init__(self, file: Path, name: str):
-        self.file, self.name = file, name
-        self.folder = SweepFolder(file.parent / "runs" / name)
-
-    def start(self, *settings: str) -> subprocess.Popen:
-        words = [
-            sys.executable, "-m", "vmcmc_dist", "tune", str(self.file), f"name={self.name}",
-            f"out={self.folder.path.parent}", *settings,
-        ]  # fmt: skip
-        environment = os.environ | {"VMCMC_TEST_OF": MARK.split("=")[1]}
-        return subprocess.Popen(
-            words,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-            env=environment,
-        )
-
-    def __call__(self, *settings: str, timeout: float = 280) -> tuple[int, str, str]:
-        return ended(self.start(*settings), timeout)
-
-    def wait_for(self, what: Callable[[list[Event]], bool], process: subprocess.Popen) -> None:
-        until = time.monotonic() + 150
-        while time.monotonic() < until and process.poll() is None:
-            if what(self.folder.events()):
-                return
-            time.sleep(0.02)
-        raise AssertionError(f"never seen: {ended(process, 1)}, {self.folder.events()}")
-
-    def tensors(self, number: str) -> dict[str, Any]:
-        latest = CheckpointFolder(self.folder.trial(number).checkpoints).latest()
-        assert latest is not None, number
-        return load_checkpoint(latest).tensors
-
-
-def ended(process: subprocess.Popen, timeout: float) -> tuple[int, str, str]:
-    try:
-        out, err = process.communicate(timeout=timeout)
-    except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)
-        raise AssertionError(f"still running after {timeout} s: {process.communicate()}") from None
-    return process.returncode, out, err
-
-
-def trial_processes(process: subprocess.Popen) -> list[psutil.Process]:
-    found = []
-    for child in psutil.Process(process.pid).children(recursive=True):
-        try:
-            if "TrainingTrial" in child.name() or "TrainingTrial" in " ".join(child.cmdline()):
-                found.append(child)
-        except psutil.NoSuchProcess:
-            continue
-    return found
-
-
-def same(one: dict, other: dict) -> bool:
-    return all(
-        tensor.equal(other[part][name]) for part, ts in one.items() for name, tensor in ts.items()
-    )
-
-
-@pytest.fixture
-def command(sweep_file: Path) -> Callable[[str], Command]:
-    return lambda name: Command(sweep_file, name)
-
-
-@pytest.fixture(autouse=True)
-def nothing_stays_behind() -> Iterator[None]:
-    yield
-    until = time.monotonic() + 20
-    while left := [p for p in Path("/proc").iterdir() if p.name.isdigit() and ours(p)]:
-        if time.monotonic() > until:
-            raise AssertionError(f"processes of Ray are still there: {[p.name for p in left]}")
-        time.sleep(0.2)
-
-
-def ours(process: Path) -> bool:
-    try:
-        environment = (process / "environ").read_bytes()
-        return MARK.encode() in environment and b"ray" in (process / "cmdline").read_bytes()
-    except OSError:
-        return False
 
 
 def test_a_search_finds_a_best_config_and_is_not_done_twice(command) -> None:
@@ -184,16 +89,11 @@ def test_the_search_goes_on_after_its_driver_was_killed(command) -> None:
         again = killed.folder.trials()[number]
         assert (again.settings, again.figures) == (event.settings, event.figures), number
         assert same(calm.tensors(number), killed.tensors(number)), number
-        assert lines(calm, number) == lines(killed, number)
+        assert calm.records(number) == killed.records(number)
 
 
 def latest(events: list[Event]) -> list[Event]:
     return list({e.trial: e for e in events}.values())
-
-
-def lines(command: Command, number: str) -> list[dict[str, Any]]:
-    records = complete_lines(command.folder.trial(number).metrics)
-    return [{k: v for k, v in r.items() if k != "time"} for r in records]
 
 
 @pytest.mark.slow
@@ -213,7 +113,7 @@ def test_killed_trials_go_on_from_their_checkpoints(command) -> None:
     for number, event in calm.folder.trials().items():
         assert trials[number].figures == event.figures
         assert same(calm.tensors(number), killed.tensors(number))
-        assert lines(calm, number) == lines(killed, number)
+        assert calm.records(number) == killed.records(number)
 
 
 @pytest.mark.slow
@@ -247,7 +147,7 @@ def test_ctrl_c_saves_the_trials_and_the_same_command_goes_on(command) -> None:
     assert first.status == "running" and max(saved) >= first.images
     status, out, err = search(*settings)
     assert status == 0 and "2 done" in out, out + err
-    records = [r["images"] for r in lines(search, "0000") if r["kind"] == "train"]
+    records = [r["images"] for r in search.records("0000") if r["kind"] == "train"]
     assert records == sorted(set(records)) and {320, 640, 19200} <= set(records)
 
 
@@ -270,92 +170,6 @@ def test_asha_stops_the_worse_trials_at_their_rungs(command) -> None:
             assert better >= len(before) / 3 - 1e-9
         if event.images in (640, 1920) and event.status == "running":
             rung.setdefault(event.images, []).append(event.figures["kl_data_model"])
-
-
-POPULATION = (
-    "trials=5", "train.images=2560", "train.keep=9", "scheduler=pbt", "pbt.quantile=0.4",
-    "concurrent=2", "seed=2",
-)  # fmt: skip
-"""More trials than places; rungs at 640, 1,280 and 1,920 images, two trials replaced at each."""
-
-
-@pytest.mark.slow
-def test_a_population_goes_on_from_its_best_and_ends(command, tmp_path: Path) -> None:
-    search = command("pbt")
-    status, out, err = search(*POPULATION)
-    assert status == 0 and err == "" and "5 done" in out, out + err
-    assert "2 trials at a time" in out
-    trials, told = search.folder.trials(), search.folder.events()
-    assert all(event.images == 2560 for event in trials.values())
-    decided = json.loads(search.folder.population.read_text())
-    assert sorted(decided, key=int) == ["640", "1280", "1920"]
-    for rung, replaced in decided.items():
-        at = {e.trial: e.figures["kl_data_model"] for e in told if e.images == int(rung)}
-        assert len(at) == 5
-        order = sorted(at, key=at.__getitem__)
-        assert {item["trial"] for item in replaced} == set(order[3:])
-        assert {item["donor"] for item in replaced} <= set(order[:2])
-    for item in decided["1920"]:  # their checkpoints are the last that were copied
-        trial, donor = (search.folder.trial(item[key]) for key in ("trial", "donor"))
-        copied = load_checkpoint(trial.checkpoints / "000001920")
-        assert same(copied.tensors, load_checkpoint(donor.checkpoints / "000001920").tensors)
-        saved = flatten(copied.config)
-        assert {key: saved[key] for key in item["settings"]} == item["settings"]
-        assert item["settings"] == trials[item["trial"]].settings
-        assert item["settings"] != trials[item["donor"]].settings
-
-        name = f"hand-{item['trial']}"  # the same run, gone on with by hand
-        copy = tmp_path / name / "checkpoints" / "000001920"
-        shutil.copytree(trial.checkpoints / "000001920", copy)
-        state = json.loads((copy / "state.json").read_text())
-        state["config"]["name"] = name
-        (copy / "state.json").write_text(json.dumps(state))
-        train(load_config(trial.config, [f"out={tmp_path}", f"name={name}"]))
-        hand = load_checkpoint(tmp_path / name / "checkpoints" / "000002560")
-        assert same(hand.tensors, search.tensors(item["trial"]))
-        assert not same(hand.tensors, search.tensors(item["donor"]))
-
-
-@pytest.mark.slow
-def test_a_population_that_is_killed_ends_as_one_that_is_not(command) -> None:
-    """A trial's process, then the driver in the midst of a generation: to the last bit."""
-    calm, killed = command("calm"), command("killed")
-    status, out, err = calm(*POPULATION)
-    assert status == 0, out + err
-    process = killed.start(*POPULATION)
-    killed.wait_for(lambda events: any(e.images >= 640 for e in events), process)
-    os.kill(trial_processes(process)[0].pid, signal.SIGKILL)
-    killed.wait_for(lambda events: any(e.images >= 1280 for e in events), process)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.communicate()
-    assert killed.folder.population.exists()
-    assert not all(e.images >= 1280 for e in killed.folder.trials().values())
-    status, out, err = killed(*POPULATION)
-    assert status == 0 and "going on: 0 ended" in out and "5 done" in out, out + err
-    assert killed.folder.population.read_text() == calm.folder.population.read_text()
-    for number, event in calm.folder.trials().items():
-        again = killed.folder.trials()[number]
-        assert (again.settings, again.figures) == (event.settings, event.figures), number
-        assert same(calm.tensors(number), killed.tensors(number)), number
-        assert lines(calm, number) == lines(killed, number)
-
-
-@pytest.mark.slow
-def test_a_population_whose_trials_end_early_goes_on_without_them(command) -> None:
-    """All but two are gone before the first comparison; Ctrl-C between, and on to the end."""
-    search = command("early")
-    text = search.file.read_text()
-    search.file.write_text(text.replace("{log: [1.0e-4, 1.0e-2]}", "{choice: [1.0e-3, 1.0e+30]}"))
-    settings = (*POPULATION[:-1], "trials=6", "seed=0", "pbt.resample=0.0")
-    process = search.start(*settings)
-    search.wait_for(lambda events: any(e.images >= 640 for e in events), process)
-    os.killpg(process.pid, signal.SIGINT)
-    status, out, err = ended(process, 120)
-    assert status == 0 and "stopped and saved" in out, out + err
-    status, out, err = search(*settings)
-    assert status == 0, out + err
-    statuses = [event.status for event in search.folder.trials().values()]
-    assert len(statuses) == 6 and set(statuses) == {"done", "diverged"}, statuses
 
 
 @pytest.mark.slow

@@ -77,7 +77,7 @@ def run_chain(options: argparse.Namespace) -> int:
         rounds=options.rounds,
         threads=options.threads,
         device=options.device,
-        progress=lambda text: print(text, file=sys.stderr),
+        progress=_tell,
     )
     print(result)
     return 0
@@ -107,7 +107,7 @@ def run_checkpoint(options: argparse.Namespace) -> int:
         rounds=options.rounds,
         threads=options.threads,
         s3=options.s3,
-        progress=lambda text: print(text, file=sys.stderr),
+        progress=_tell,
     )
     print(result)
     return 0
@@ -131,7 +131,7 @@ def run_scaling(options: argparse.Namespace) -> int:
         stages=options.stages,
         steps=options.steps,
         rounds=options.rounds,
-        progress=lambda text: print(text, file=sys.stderr),
+        progress=_tell,
     )
     print(result)
     return 0
@@ -147,3 +147,8 @@ def run_tune(options: argparse.Namespace) -> int:
     print(record.table())
     print(f"written to {options.out}")
     return 0
+
+
+def _tell(text: str) -> None:
+    """How far a bench is: beside the table, which alone goes to stdout."""
+    print(text, file=sys.stderr)
