@@ -278,6 +278,26 @@ def test_progress_survives_records_that_are_dropped_and_made_again(
     assert "30 images" in shown
 
 
+def test_the_last_record_is_shown_though_it_came_before_the_end(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Lines come every 10 seconds; what came in between is shown at the end, and nothing twice."""
+    from rich.console import Console
+
+    folder = RunFolder(tmp_path)
+    with TrainingProgress(Console(), Config(), folder.metrics) as progress:
+        folder.append(line(10))
+        progress._read()
+        folder.append(line(20))
+        progress._read()
+        assert "20 images" not in capsys.readouterr().out
+    assert capsys.readouterr().out.count("20 images") == 1
+    with TrainingProgress(Console(), Config(), folder.metrics) as progress:
+        folder.append(line(30))
+        progress._read()
+    assert capsys.readouterr().out.count("30 images") == 1
+
+
 def test_terminal_sends_chatter_to_the_log_and_words_to_the_user(tmp_path: Path) -> None:
     code = (
         "import os, subprocess, sys\n"
