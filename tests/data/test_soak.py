@@ -46,7 +46,7 @@ def faces(shared_data, tmp_path) -> Path:
             if m.name.endswith(".jpg")
         ]
     for s in range(6):
-        with webdataset.TarWriter(str(folder / f"{s}.tar"), mtime=0) as tar:
+        with open(folder / f"{s}.tar", "wb") as file, webdataset.TarWriter(file, mtime=0) as tar:
             for i in range(s, len(photos), 6):
                 tar.write({"__key__": f"{i:06d}", "jpg": photos[i]})
     write_index(str(folder))
