@@ -57,6 +57,31 @@ def test_what_is_refused(words: str, message: str, capsys: pytest.CaptureFixture
     assert message in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        "bench checkpoint --rounds 0",
+        "bench checkpoint --threads -1",
+        "bench chain --batch many",
+        "bench scaling --workers 0,1",
+        "bench scaling --stages 1;2",
+        "data bench stream --workers 0",
+        "data bench wait --iterations 0",
+    ],
+)
+def test_numbers_out_of_their_range(words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        main(words.split())
+    option, value = words.split()[-2:]
+    said = capsys.readouterr().err
+    assert end.value.code == 2 and option in said and repr(value) in said
+
+
+def test_a_setting_that_is_the_checkpoint_bench_s_own(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main("bench checkpoint train.images=3 --no-s3".split()) == 2
+    assert "train.images: the bench's own" in capsys.readouterr().err
+
+
 def test_settings_are_values_of_the_config() -> None:
     assert _data_settings(["data.prefetch=8", "data.block_cache=/tmp/c"]) == {
         "prefetch": 8,

@@ -88,3 +88,8 @@ def training_bar(what: str) -> Iterator[Callable[[int, int, float], None]]:
             bar.update(task, completed=done, description=f"{what} · loss {loss:.3f}")
 
         yield progress
+
+
+def say(text: str) -> None:
+    """How far a command is: on stderr, so that stdout is its result alone."""
+    print(text, file=sys.stderr)

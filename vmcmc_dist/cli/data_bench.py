@@ -5,9 +5,11 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from vmcmc_dist.cli.bar import say
+from vmcmc_dist.cli.numbers import positive
 
 if TYPE_CHECKING:
     from vmcmc_dist.data.manifest import Manifest
@@ -50,8 +52,8 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def _add_decode(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--root", type=Path, help="folder, zip or tar of images; else made here")
-    parser.add_argument("--images", type=int, default=200, help="files of each size, at most")
-    parser.add_argument("--rounds", type=int, default=9, help="interleaved rounds; medians")
+    parser.add_argument("--images", type=positive, default=200, help="files of each size, at most")
+    parser.add_argument("--rounds", type=positive, default=9, help="interleaved rounds; medians")
     parser.set_defaults(run=run_decode)
 
 
@@ -65,40 +67,44 @@ def _add_readers(parser: argparse.ArgumentParser) -> None:
         help="may be given several times (default 64x64, 256x256 and 481x321)",
     )  # fmt: skip
     parser.add_argument(
-        "--workers", type=int, action="append",
+        "--workers", type=positive, action="append",
         help="decode threads, or worker processes; may be given several times (default 1 and 2)",
     )  # fmt: skip
-    parser.add_argument("--batch", type=int, default=64)
-    parser.add_argument("--mb", type=int, default=256, help="JPEGs of each size, MiB")
-    parser.add_argument("--rounds", type=int, default=5, help="interleaved rounds; medians")
+    parser.add_argument("--batch", type=positive, default=64)
+    parser.add_argument("--mb", type=positive, default=256, help="JPEGs of each size, MiB")
+    parser.add_argument("--rounds", type=positive, default=5, help="interleaved rounds; medians")
     parser.add_argument("--seconds", type=float, default=2.0, help="of each reader in a round")
-    parser.add_argument("--starts", type=int, default=3, help="starts of each reader; medians")
+    parser.add_argument("--starts", type=positive, default=3, help="starts of each reader; medians")
     parser.add_argument(
         "settings", metavar="key=value", nargs="*", help="keys of data.*, for our stream"
     )
 
 
 def _add_start(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--shards", type=int, default=10_000)
-    parser.add_argument("--samples", type=int, default=1000, help="samples in a shard")
+    parser.add_argument("--shards", type=positive, default=10_000)
+    parser.add_argument("--samples", type=positive, default=1000, help="samples in a shard")
     parser.add_argument(
-        "--kib", type=int, action="append",
+        "--kib", type=positive, action="append",
         help="size of a sample in the tar; may be given several times (default 4, 32 and 72)",
     )  # fmt: skip
     parser.add_argument("--rank", type=int, default=17)
-    parser.add_argument("--world-size", type=int, default=256)
-    parser.add_argument("--rounds", type=int, default=3, help="starts of each; medians")
+    parser.add_argument("--world-size", type=positive, default=256)
+    parser.add_argument("--rounds", type=positive, default=3, help="starts of each; medians")
     parser.set_defaults(run=run_start)
 
 
 def _add_shuffle(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--manifest", help="a folder or s3:// prefix of shards; else made up")
-    parser.add_argument("--shards", type=int, default=200, help="of the made-up data set")
-    parser.add_argument("--samples", type=int, default=1000, help="in each of its shards")
-    parser.add_argument("--kib", type=int, default=32, help="size of a sample in its tars")
-    parser.add_argument("--classes", type=int, default=10, help="the data set is sorted into them")
-    parser.add_argument("--batch", type=int, default=256, help="global batch")
-    parser.add_argument("--world-size", type=int, default=1, help="readers that share the streams")
+    parser.add_argument("--shards", type=positive, default=200, help="of the made-up data set")
+    parser.add_argument("--samples", type=positive, default=1000, help="in each of its shards")
+    parser.add_argument("--kib", type=positive, default=32, help="size of a sample in its tars")
+    parser.add_argument(
+        "--classes", type=positive, default=10, help="the data set is sorted into them"
+    )
+    parser.add_argument("--batch", type=positive, default=256, help="global batch")
+    parser.add_argument(
+        "--world-size", type=positive, default=1, help="readers that share the streams"
+    )
     parser.add_argument(
         "--window", action="append", metavar="STREAMSxBLOCKS",
         help="data.streams and data.shuffle_blocks; may be given several times",
@@ -109,10 +115,10 @@ def _add_shuffle(parser: argparse.ArgumentParser) -> None:
 def _add_wait(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--root", help="the data; else random images")
     parser.add_argument("--source", default="mnist", choices=("mnist", "fashion_mnist"))
-    parser.add_argument("--batch", type=int, default=400)
-    parser.add_argument("--steps", type=int, default=50, help="Langevin steps per chain")
-    parser.add_argument("--iterations", type=int, default=3)
-    parser.add_argument("--threads", type=int, default=1, help="torch threads")
+    parser.add_argument("--batch", type=positive, default=400)
+    parser.add_argument("--steps", type=positive, default=50, help="Langevin steps per chain")
+    parser.add_argument("--iterations", type=positive, default=3)
+    parser.add_argument("--threads", type=positive, default=1, help="torch threads")
     parser.set_defaults(run=run_wait)
 
 
@@ -124,7 +130,7 @@ def run_decode(options: argparse.Namespace) -> int:
             options.root,
             images=options.images,
             rounds=options.rounds,
-            progress=_say,
+            progress=say,
         )
     )
     return 0
@@ -139,7 +145,7 @@ def run_stream(options: argparse.Namespace) -> int:
 def run_peers(options: argparse.Namespace) -> int:
     from vmcmc_dist.bench.peers import bench_peers, make_venv
 
-    where = None if options.peers_venv is None else make_venv(options.peers_venv, _say)
+    where = None if options.peers_venv is None else make_venv(options.peers_venv, say)
     return _show(options, bench_peers(mosaic_venv=where, **_of_readers(options)))
 
 
@@ -215,7 +221,7 @@ def _of_readers(options: argparse.Namespace) -> dict[str, Any]:
         "seconds": options.seconds,
         "starts": options.starts,
         "settings": _data_settings(options.settings),
-        "progress": _say,
+        "progress": say,
     }
 
 
@@ -237,7 +243,3 @@ def _show(options: argparse.Namespace, result: Any) -> int:
     if options.json:
         options.json.write_text(json.dumps(dataclasses.asdict(result), indent=1) + "\n")
     return 0
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr)

@@ -27,6 +27,7 @@ from vmcmc_dist.engine.run_folder import RunFolder
 from vmcmc_dist.engine.terminal import Terminal
 from vmcmc_dist.engine.trainer import Trainer
 from vmcmc_dist.engine.worker import join_alone
+from vmcmc_dist.errors import ConfigError
 
 TARGET = 0.01
 EVERY_S = 600.0
@@ -113,7 +114,14 @@ def bench_checkpoint(
     The real trainer, in this process, on random images. A round has four steps without a
     checkpoint, then one checkpoint and steps until it is whole; places take turns. The S3 server
     (moto's) is on loopback, on the same cores, with 20 ms of added latency.
+
+    Raises:
+        ConfigError: as :func:`vmcmc_dist.config.load_config`; or a key that is the bench's own.
+        ResourceError: no S3 server can be started here.
     """
+    own = {setting.partition("=")[0] for setting in ENDLESS}
+    if taken := sorted(own & {setting.partition("=")[0] for setting in settings}):
+        raise ConfigError(f"{', '.join(taken)}: the bench's own; leave it out")
     with (
         tempfile.TemporaryDirectory(prefix="vmcmc-checkpoint-") as name,
         torch_threads(threads),
