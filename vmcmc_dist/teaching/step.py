@@ -105,9 +105,10 @@ def teach(
 
     Returns:
         Means over this worker's samples, 0-d tensors on the device: ``energy_data``,
-        ``energy_refined``, ``energy_std`` (of U among this worker's data), ``gap`` = U(x̃) − U(x_data),
-        ``drop`` = fall of the (total) energy along a chain, ``grad_rms`` (RMS of ∂U/∂x per
-        dimension), ``displacement`` (L2 of x̃ − x₀), ``reconstruction`` and ``kl`` (nats),
+        ``energy_refined``, ``energy_std`` (of U among this worker's data), ``gap`` =
+        U(x̃) − U(x_data), ``drop`` = fall of the (total) energy along a chain, ``grad_rms`` (RMS
+        of ∂U/∂x per dimension), ``displacement`` (L2 of x̃ − x₀), ``reconstruction`` and ``kl``
+        (nats),
         ``spread`` and ``spread_data`` (std among samples, mean over dimensions), ``mean``
         of x̃ and of the data, the two losses, the gradients' norms.
     """
