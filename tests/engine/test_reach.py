@@ -9,6 +9,7 @@ import pytest
 import s3fs
 from moto.server import ThreadedMotoServer
 
+from tests.conftest import empty_bucket
 from vmcmc_dist.bench.fault_schedule import Fault
 from vmcmc_dist.engine.reach import leave_mark, reach_out, take_mark
 
@@ -25,6 +26,7 @@ def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     boto3.client("s3").create_bucket(Bucket="for-runs")
     s3fs.S3FileSystem.clear_instance_cache()  # one of another test would keep its endpoint
     yield "s3://for-runs/runs"
+    empty_bucket(boto3.client("s3"), "for-runs")  # moto's servers in one process share them
     s3fs.S3FileSystem.clear_instance_cache()
     server.stop()
 

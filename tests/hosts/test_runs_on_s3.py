@@ -10,6 +10,7 @@ import boto3
 import pytest
 from moto.server import ThreadedMotoServer
 
+from tests.conftest import empty_bucket
 from tests.hosts.cluster import Cluster, wait_until
 from tests.hosts.job import Job
 from vmcmc_dist.engine.checkpoint import load_checkpoint
@@ -43,6 +44,7 @@ def bucket(
     client = boto3.client("s3")
     client.create_bucket(Bucket="faces")
     yield told
+    empty_bucket(client, "faces")  # all of moto's servers in one process share their buckets
     server.stop()
 
 
