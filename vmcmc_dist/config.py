@@ -76,7 +76,8 @@ class Config:
 
 DEVICE = "VMCMC_DEVICE"
 RESUMABLE = (
-    "out", "preset", "launcher", "train.images", "train.max_minutes", "train.log_images",
+    "out", "preset", "launcher", "train.images", "train.max_minutes", "train.pause_images",
+    "train.log_images",
     "train.sample_images", "train.pictures", "train.checkpoint_images", "train.keep", "train.best",
     "train.overlap",
     "energy.zero_stage", "vae.zero_stage", "data.root", "data.shards", "data.workers",

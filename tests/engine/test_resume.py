@@ -89,6 +89,21 @@ def test_ctrl_c_saves_once_ends_well_and_goes_on(whole, config, new_run, run_to_
     assert run.metrics() == whole.metrics()
 
 
+def test_a_run_that_pauses_is_the_same_run(whole, config, new_run):
+    """It ends where it was told to, between two records, and goes on when it is told no more."""
+    run = new_run(config, "paused")
+    for _ in range(2):
+        status, out, err = run("train.pause_images=4832")
+        assert status == 0 and "paused (train.pause_images) and saved at 4,832" in out, out + err
+        assert "a pause at 4,832" in out
+        assert int(run.checkpoints.latest().name) == 4832
+        assert [r["images"] for r in run.metrics()] == list(range(640, 4832, 640))
+    status, out, err = run("train.pause_images=100000")
+    assert status == 0 and "done at 19,200 images" in out, out + err
+    assert run.metrics() == whole.metrics()
+    same_weights(run, whole)
+
+
 @pytest.mark.slow
 def test_sigterm_is_asked_for_the_same(config, new_run, run_to_the_end):
     run = new_run(config, "terminated")

@@ -14,8 +14,10 @@ from tests.tuning.sweep_command import ended, same, trial_processes
 from vmcmc_dist.config import flatten, load_config
 from vmcmc_dist.engine.checkpoint import load_checkpoint
 from vmcmc_dist.engine.launch import train
+from vmcmc_dist.engine.resources import cpu_count
 
 pytestmark = pytest.mark.usefixtures("nothing_stays_behind")
+two_cpus = pytest.mark.skipif(cpu_count() < 2, reason="two workers need two CPUs")
 POPULATION = (
     "trials=5", "train.images=2560", "train.keep=9", "scheduler=pbt", "pbt.quantile=0.4",
     "concurrent=2", "seed=2",
@@ -100,3 +102,38 @@ def test_a_population_whose_trials_end_early_goes_on_without_them(command) -> No
     assert status == 0, out + err
     statuses = [event.status for event in search.folder.trials().values()]
     assert len(statuses) == 6 and set(statuses) == {"done", "diverged"}, statuses
+
+
+@pytest.mark.slow
+@two_cpus
+def test_a_population_of_two_workers_each_goes_on_from_its_best(command) -> None:
+    """They end at a rung all together and saved, so that what is copied is what was judged."""
+    search = command("workers")
+    status, out, err = search(
+        "trials=2", "workers=2", "train.images=1920", "train.noise_per_sample=true",
+        "train.keep=9", "scheduler=pbt", "pbt.quantile=0.5", "seed=2", timeout=1200,
+    )  # fmt: skip
+    assert status == 0 and err == "" and "2 done" in out, out + err
+    decided = json.loads(search.folder.population.read_text())
+    assert sorted(decided, key=int) == ["640", "1280"]
+    for rung, (item,) in decided.items():
+        at = {e.trial: e.figures for e in search.folder.events() if e.images == int(rung)}
+        worse, better = (at[item[key]]["kl_data_model"] for key in ("trial", "donor"))
+        assert worse > better
+    for item in decided["1280"]:
+        trial, donor = (search.folder.trial(item[key]) for key in ("trial", "donor"))
+        copied = load_checkpoint(trial.checkpoints / "000001280")
+        assert same(copied.tensors, load_checkpoint(donor.checkpoints / "000001280").tensors)
+        last = search.folder.trials()[item["trial"]]
+        assert last.settings == item["settings"] and last.images == 1920
+        lines = search.records(item["trial"])
+        exploits = [line for line in lines if line["kind"] == "exploit"]
+        assert (exploits[-1]["donor"], exploits[-1]["images"]) == (item["donor"], 1280)
+        assert not same(search.tensors(item["trial"]), search.tensors(item["donor"]))
+    starts = [
+        [json.loads(line) for line in (run.path / "groups.jsonl").read_text().splitlines()]
+        for run in map(search.folder.trial, ("0000", "0001"))
+    ]
+    for lines in starts:  # each generation began where the last one had ended
+        assert [e["images"] for e in lines if e["event"] == "start"] == [0, 640, 1280]
+        assert [e["images"] for e in lines if e["event"] == "end"] == [640, 1280, 1920]

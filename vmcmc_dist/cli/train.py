@@ -23,7 +23,9 @@ def run(options: argparse.Namespace) -> int:
         return 0
     figures, folder = outcome.figures, outcome.folder
     what = "stopped and saved" if outcome.interrupted else "done"
-    if figures.get("already"):
+    if figures.get("paused"):
+        what = "paused (train.pause_images) and saved"
+    elif figures.get("already"):
         what = "already complete"
     print(
         f"{what} at {int(figures['images']):,} images, {duration(figures['seconds'])} of training"

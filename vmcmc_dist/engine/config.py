@@ -35,6 +35,12 @@ class TrainConfig:
     max_minutes: float = setting(
         0.0, "or after this much training time, cleanly; 0 = no limit", unit="minutes", ge=0
     )
+    pause_images: int = setting(
+        0,
+        "or save and end here for now, with schedules meant for train.images; 0 = no pause",
+        unit="images",
+        ge=0,
+    )
     batch_size: int = setting(64, "data samples per iteration, over all workers", ge=1)
     chains: int = setting(
         0, "Langevin chains per iteration, over all workers; 0 = batch_size", ge=0
@@ -65,6 +71,11 @@ class TrainConfig:
         "metric of the sample records, or figure of the evaluations (fd_classifier_refined), whose "
         "minimum marks the best checkpoint",
     )
+
+    @property
+    def goal(self) -> int:
+        """Images at which training ends, for good or for now."""
+        return min(self.images, self.pause_images or self.images)
 
 
 @dataclass

@@ -111,10 +111,11 @@ def describe(config: Config) -> str:
     train, resources = config.train, config.resources
     workers = f"{resources.workers} worker{'s' if resources.workers > 1 else ''}"
     limit = f" or {duration(train.max_minutes * 60)}" if train.max_minutes else ""
+    pause = f", a pause at {train.goal:,}" if train.goal < train.images else ""
     return (
         f"{config.data.source}, {workers} on {resources.device} by {config.launcher}, "
         f"{train.precision}, batch {train.batch_size}, preset {config.preset}, "
-        f"{train.images:,} images{limit}"
+        f"{train.images:,} images{limit}{pause}"
     )
 
 

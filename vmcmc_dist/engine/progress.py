@@ -58,7 +58,7 @@ class TrainingProgress:
         if self._bar:
             self._bar.start()
             self._task = self._bar.add_task(
-                "starting the workers", total=self.config.train.images, figures=""
+                "starting the workers", total=self.config.train.goal, figures=""
             )
         else:
             self.console.print("starting the workers")
@@ -143,13 +143,13 @@ def rollback_text(record: dict[str, Any]) -> str:
 def time_share(record: dict[str, Any], config: Config) -> float:
     """Progress by the time limit, in images; 0 without a limit."""
     limit = config.train.max_minutes * 60
-    return config.train.images * min(1.0, record["time"]["seconds"] / limit) if limit else 0.0
+    return config.train.goal * min(1.0, record["time"]["seconds"] / limit) if limit else 0.0
 
 
 def figures(record: dict[str, Any], config: Config) -> str:
     """``12,800 images · 310 img/s · gap +0.5 · balanced · ETA 6 min``."""
     speed = record["time"]["images_per_second"]
-    left = (config.train.images - record["images"]) / max(speed, 1e-9)
+    left = (config.train.goal - record["images"]) / max(speed, 1e-9)
     if config.train.max_minutes:
         left = min(left, max(0.0, config.train.max_minutes * 60 - record["time"]["seconds"]))
     parts = [

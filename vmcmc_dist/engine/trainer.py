@@ -76,20 +76,21 @@ class Trainer:
     # -- one run --------------------------------------------------------------------------------
 
     def run(self) -> Generator[Trainer, None, dict[str, float]]:
-        """Train to the end, the time limit, or a request to stop; returns the last figures.
+        """Train to the end, the pause, the time limit, or a request to stop; returns the last
+        figures.
 
         Yields itself after each iteration and what is due behind it: whoever drives it may look
         at what was written, save, or leave it there. On a
         notice: saves, and returns with ``left``, to be started again.
         """
         last: dict[str, float] = {}
-        if self._finished() or any(anywhere(self._stop_wanted())):
+        if self.finished() or any(anywhere(self._stop_wanted())):
             seconds = self._seconds()
             if self.context.rank == 0 and not self.folder.stop.exists():
                 self._note(self.beside.finish(self.images))  # a kill may have come before it
-            return {"images": self.images, "seconds": seconds, "already": 1.0}
+            return {"images": self.images, "seconds": seconds, "already": 1.0} | self._pause()
         first = True
-        while not self._finished():
+        while not self.finished():
             record = self.iterate()
             self.meter.add(record)
             if first and self.context.rank == 0:
@@ -103,7 +104,8 @@ class Trainer:
             if self._due(self.config.train.checkpoint_images):
                 self.save()
             yield self
-        ended = not self.interrupted and not self.leaving
+        stays = not self.interrupted and not self.leaving
+        ended = stays and not self._pause()
         if self.meter and ended:
             last = self.log()
         if ended and not self._due(self.config.train.sample_images):
@@ -112,9 +114,9 @@ class Trainer:
         seconds = self._seconds()
         if self.leaving:
             return {"images": self.images, "seconds": seconds, "left": 1.0}
-        if self.context.rank == 0 and ended:
+        if self.context.rank == 0 and stays:
             self._note(self.beside.finish(self.images))
-        return last | {"images": self.images, "seconds": seconds}
+        return last | {"images": self.images, "seconds": seconds} | self._pause()
 
     def iterate(self) -> dict[str, Tensor]:
         """One iteration: a batch of data, both nets learn, the averages follow."""
@@ -361,9 +363,16 @@ class Trainer:
         c = conditions(self.config.condition, batch, x, self.config.seed)
         return x, None if c is None else c.to(device, non_blocking=True)
 
-    def _finished(self) -> bool:
-        over = self.images >= self.config.train.images
+    def finished(self) -> bool:
+        """Whether no iteration follows."""
+        over = self.images >= self.config.train.goal
         return over or self.interrupted or self.time_is_up or self.leaving
+
+    def _pause(self) -> dict[str, float]:
+        """``paused`` if it ends for now where it was told to, and will be as if it had not."""
+        train = self.config.train
+        there = train.goal <= self.images < train.images
+        return {"paused": 1.0} if there and not self.time_is_up else {}
 
     def _due(self, every: int) -> bool:
         return self.images // every != (self.images - self.config.train.batch_size) // every
@@ -389,7 +398,7 @@ class Trainer:
         flags = [self._problem() is not None, error is not None, *self._stop_wanted()]
         flags.append(self.context.notice())
         lost, failed, self.interrupted, self.time_is_up, noticed = anywhere(flags)
-        last = self.images + self.config.train.batch_size >= self.config.train.images
+        last = self.images + self.config.train.batch_size >= self.config.train.goal
         self.leaving = noticed and not (self.interrupted or self.time_is_up or last)
         self._raise_problem(lost)
         if failed:

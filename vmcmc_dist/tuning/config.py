@@ -161,6 +161,7 @@ OWNED = {
     "name": "is the sweep's: set name",
     "out": "is the sweep's: set out",
     "launcher": "is the sweep's: one worker trains in its trial's process, more under Ray Train",
+    "train.pause_images": "is the sweep's: set pbt.every_images",
     "preset": "belongs in settings, as preset=NAME: presets are chosen before dials are set",
     "resources.workers": "is the sweep's: set workers",
     "resources.device": "is the sweep's: set gpus_per_trial",

@@ -60,7 +60,6 @@ class Training(Protocol):
     """When its first iteration was over (time.time()); 0 before."""
 
     def advance(self) -> News: ...
-    def save(self) -> None: ...
     def close(self) -> None: ...
 
 
@@ -113,8 +112,9 @@ class OneWorker:
                 return self._ended(end.value)
             if not self.started:
                 self.started = time.time()
-            whole = self.trainer.images >= self.config.train.images  # the end says it
-            if not whole and (news := self._news()) is not None:
+            if self.trainer.finished():
+                continue  # the end says it
+            if (news := self._news()) is not None:
                 return news
 
     def _news(self) -> News | None:
@@ -134,11 +134,6 @@ class OneWorker:
         stopped = self.folder.stop.exists()
         seconds = last.get("seconds", time.monotonic() - self.begun)
         return News(images or int(last["images"]), figures, seconds, True, stopped)
-
-    def save(self) -> None:
-        """A checkpoint of what it is now."""
-        if self.trainer is not None:
-            self.trainer.save(wait=True)
 
     def close(self) -> None:
         self.steps.close()
@@ -188,9 +183,6 @@ class ManyWorkers:
         return News(
             images or int(self.result["images"]), figures, self.result["seconds"], True, stopped
         )
-
-    def save(self) -> None:
-        """Its workers save at their own times; the latest checkpoint is what there is."""
 
     def close(self) -> None:
         """Ask the workers to save and leave, and wait for it: their places are free then."""

@@ -79,13 +79,11 @@ class TrainingTrial(tune.Trainable):
         if news.interrupted:
             return self._result(news, RUNNING)
         if not news.ended:
-            waits = 0 < self.until <= news.images
-            if waits:
-                self.training.save()
-            return self._result(news, RUNNING, waits)
-        if any(name not in news.figures for name in self.sweep.metrics):
+            return self._result(news, RUNNING)
+        none = any(name not in news.figures for name in self.sweep.metrics)
+        if none or news.images < self.until:  # or only old ones
             return self._ended(FAILED, why_nothing(self.config_of_run))
-        return self._result(news, DONE)
+        return self._result(news, RUNNING, waits=True) if self.until else self._result(news, DONE)
 
     def _start(self) -> None:
         self.config_of_run = self._config()
@@ -103,7 +101,11 @@ class TrainingTrial(tune.Trainable):
     def _config(self) -> Config:
         """The sweep's config with this trial's values."""
         assert self.base is not None
-        place = {"name": self.number, "out": str(self.folder.path / "trials")}
+        place = {
+            "name": self.number,
+            "out": str(self.folder.path / "trials"),
+            "train.pause_images": self.until,
+        }
         return override(self.base, {**self.settings, **place})
 
     def _result(self, news: News, status: str, waits: bool = False) -> Result:
