@@ -66,16 +66,15 @@ def memory(config: dict[str, Any]) -> Opener:
     """No reading at all: encoded bytes held in memory, decoded by ``workers`` threads."""
     from concurrent.futures import ThreadPoolExecutor
 
-    import numpy as np
-
     from vmcmc_dist.data.decoding import decode_into
+    from vmcmc_dist.data.rows import room
 
     size, workers = config["batch"], config["workers"]
     width, height = config["size"]
 
     def batches() -> Iterator[Any]:
         files = [path.read_bytes() for path in sorted(Path(config["data"]).glob("*.jpg"))]
-        out = np.empty((size, height, width, 3), dtype=np.uint8)
+        out = room((size, height, width, 3), "uint8")
         pool = ThreadPoolExecutor(workers)
 
         def work(start: int, places: range) -> None:

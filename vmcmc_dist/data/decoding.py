@@ -7,6 +7,8 @@ torn or corrupt image for an error, never for grey pixels.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import imagecodecs
 import numpy as np
 from simplejpeg import decode_jpeg, decode_jpeg_header
@@ -31,17 +33,26 @@ FEW_PIXELS = 128 * 128  # many scans of so few take no harmful time
 JPEG_COLOURS = {1: "GRAY", 3: "RGB"}
 
 
-def decode_small_jpeg(data: bytes | memoryview, out: np.ndarray) -> bool:
-    """The short way for small photos, where every check of :func:`decode_into` counts: a JPEG, grey
-    or in colour, into ``out`` uint8 [H, W, 3], C-contiguous, of at most ``FEW_PIXELS``.
+def decode_small_jpegs(
+    left: Iterator[tuple[int, bytes | memoryview, np.ndarray]],
+) -> list[int]:
+    """The short way for small photos, where every check of :func:`decode_into` counts: of each
+    (number, JPEG, grey or in colour, ``out``) into ``out`` uint8 [H, W, 3], C-contiguous, of at
+    most ``FEW_PIXELS``.
 
-    False if that cannot be, and ``out`` then holds anything: :func:`decode_into` says why. An image
-    of more pixels is refused by its header here, too, since it does not fit into ``out``.
+    Returns the numbers where that cannot be; their ``out`` then holds anything, and
+    :func:`decode_into` says why. An image of more pixels is refused by its header here, too, since
+    it does not fit into ``out``.
     """
-    try:
-        return decode_jpeg(data, "RGB", buffer=out).shape == out.shape
-    except ValueError:
-        return False
+    failed = []
+    for number, data, out in left:
+        try:
+            if decode_jpeg(data, "RGB", buffer=out).shape == out.shape:
+                continue
+        except ValueError:
+            pass
+        failed.append(number)
+    return failed
 
 
 def decode_into(data: bytes | memoryview, extension: str, out: np.ndarray) -> None:

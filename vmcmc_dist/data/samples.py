@@ -44,17 +44,20 @@ class AlikeBlock(Sequence["Encoded | Bad"]):
 
     def __init__(
         self,
-        keys: list[str],
+        alike: tar.Alike,
         extension: str,
         view: memoryview,
-        places: tuple[list[int], list[int]],
         labels: list[int] | None,
     ) -> None:
-        self._keys, self._extension, self._view = keys, extension, view
-        (self._starts, self._stops), self._labels = places, labels
+        self._keys, self.extension, self._view, self.labels = alike.keys, extension, view, labels
+        self._starts, self._stops = alike.members[extension]
 
     def __len__(self) -> int:
-        return len(self._keys)
+        return len(self._starts)
+
+    def encoded(self, i: int) -> memoryview:
+        """The bytes of sample ``i`` alone."""
+        return self._view[self._starts[i] : self._stops[i]]
 
     @overload
     def __getitem__(self, i: int) -> Encoded | Bad: ...
@@ -63,10 +66,8 @@ class AlikeBlock(Sequence["Encoded | Bad"]):
     def __getitem__(self, i: int | slice) -> Encoded | Bad | list[Encoded | Bad]:
         if isinstance(i, slice):
             return [self[k] for k in range(*i.indices(len(self)))]
-        data = self._view[self._starts[i] : self._stops[i]]
-        return Encoded(
-            self._keys[i], self._extension, data, None if self._labels is None else self._labels[i]
-        )
+        label = None if self.labels is None else self.labels[i]
+        return Encoded(self._keys[i].decode(), self.extension, self.encoded(i), label)
 
 
 def split_block(
@@ -113,7 +114,7 @@ def _alike(data: bytes, view: memoryview, kind: str, width: int) -> AlikeBlock |
             return None
         if min(labels) < 0 or max(labels) >= width:
             return None
-    return AlikeBlock(alike.keys, extension, view, alike.members[extension], labels)
+    return AlikeBlock(alike, extension, view, labels)
 
 
 def _label(sample: tar.Sample, view: memoryview, kind: str, width: int) -> Any:

@@ -19,6 +19,8 @@ import numpy as np
 from vmcmc_dist.errors import DataError
 
 RECORD = 512
+NAME, SIZE, KIND, PREFIX = 100, 124, 156, 345  # the length of the first, and where others are
+ZERO = np.uint8(48)
 IMAGES = ("png", "jpg", "jpeg", "webp")
 JPEG = ("jpg", "jpeg")
 VECTORS = ("npy",)
@@ -121,9 +123,11 @@ def block_samples(data: bytes, where: str) -> Iterator[Sample]:
 
 
 class Alike(NamedTuple):
-    """Samples that all have the same members: keys [N]; extension → [start, stop) of each, [N]."""
+    """Samples that all have the same members: keys [N], which are ASCII; extension → [start, stop)
+    of each, [N].
+    """
 
-    keys: list[str]
+    keys: list[bytes]
     members: dict[str, tuple[list[int], list[int]]]
 
 
@@ -133,34 +137,51 @@ def alike_samples(data: bytes) -> Alike | None:
     What :func:`samples` gives, by a few list operations for the whole block; None for any other
     block.
     """
-    plain = _plain_members(data)
-    if plain is None:
+    found = _plain_headers(data)
+    if found is None:
         return None
-    names, _, contents, ends, _ = plain
-    splits: list[tuple[str, str]] = []
-    for name in names:
-        split = _split(name)
-        if split is None:
-            return None
-        if splits and split[0] != splits[0][0]:
-            break
-        splits.append(split)
-    number, key = len(splits), splits[0][0]
-    endings = [name[len(key) :] for name in names[:number]]
+    at, contents, ends, _ = found
+    names = _names(data, at)
+    endings, extensions = _first_of(names)
+    number = len(endings)
+    if not number or len(names) % number or len(set(extensions)) != number:
+        return None
     keys = [name[: -len(endings[0])] for name in names[0::number]]
-    lines = "\n" + "\n".join(keys) + "\n"
+    lines = b"\n" + b"\n".join(keys) + b"\n"
     if (
-        len(names) % number
-        or any(odd in lines for odd in (".", "/\n", "\n\n"))  # other splits than the first's
-        or len(set(keys)) != len(keys)
-        or len({extension for _, extension in splits}) != number
+        any(odd in lines for odd in _ODD)
+        or not lines.isascii()
         or any(names[i::number] != [k + ending for k in keys] for i, ending in enumerate(endings))
     ):
         return None
     members = {
-        extension: (contents[i::number], ends[i::number]) for i, (_, extension) in enumerate(splits)
+        extension: (contents[i::number].tolist(), ends[i::number].tolist())
+        for i, extension in enumerate(extensions)
     }
     return Alike(keys, members)
+
+
+_ODD = (b".", b"/\n", b"\n\n", b"\n/", b"\n~", b"\\", b"\0")
+"""In lines of keys: what is split elsewhere than at the first sample's dot, or refused."""
+
+
+def _first_of(names: list[bytes]) -> tuple[list[bytes], list[str]]:
+    """Endings (with the dot) and extensions of the members of the first sample; none if one of
+    them is not ours.
+    """
+    endings: list[bytes] = []
+    extensions: list[str] = []
+    key = ""
+    for name in names:
+        split = _split(name.decode()) if name.isascii() else None
+        if split is None or any(odd in name for odd in (b"\\", b"\n", b"\0")):
+            return [], []
+        if endings and split[0] != key:
+            break
+        key = split[0]
+        endings.append(name[len(key) :])
+        extensions.append(split[1])
+    return endings, extensions
 
 
 def _grouped(found: Iterable[tuple[str, int, int, int, int]]) -> Iterator[Sample]:
@@ -183,46 +204,62 @@ def _grouped(found: Iterable[tuple[str, int, int, int, int]]) -> Iterator[Sample
 
 
 _POWERS = 8 ** np.arange(10, -1, -1, dtype=np.int64)
+_USTA = int.from_bytes(b"usta", "little")
 
 
-_Plain = tuple[list[str], list[int], list[int], list[int], list[int]]
+_Headers = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 
 
-def _plain_members(data: bytes) -> _Plain | None:
-    """Members of a tar of plain ustar entries, all headers read at once; None for any other.
-    Their names, starts, contents, the ends of those, and stops.
+def _plain_headers(data: bytes) -> _Headers | None:
+    """Of a tar of plain ustar entries, all headers read at once; None for any other. Of each
+    member its header's record, and where its content starts, ends, and its last record ends.
 
     A header is where one says ``ustar``, and all of them must follow from each other's sizes.
     """
     number = len(data) // RECORD
     if not number or len(data) % RECORD:
         return None
-
-    def field(offset: int, length: int) -> np.ndarray:
-        return np.ndarray((number,), f"S{length}", data, offset, (RECORD,))
-
-    at = np.flatnonzero(field(257, 5) == b"ustar")
-    digits = np.ndarray((number, 12), np.uint8, data, 124, (RECORD, 1))[at]
-    others = np.ndarray((number, 2), np.uint8, data, 156, (RECORD, 345 - 156))[at]  # kind, prefix
-    octal = (digits[:, :11] >= 48) & (digits[:, :11] <= 55)
-    if not len(at) or at[0] or not octal.all() or (others != (48, 0)).any():
+    at = np.flatnonzero(np.ndarray((number,), "<u4", data, 257, (RECORD,)) == _USTA)
+    if not len(at) or at[0]:
         return None
-    sizes = (digits[:, :11].astype(np.int64) - 48) @ _POWERS
+    heads = np.ndarray((number, RECORD), np.uint8, data)[:, SIZE : PREFIX + 1][at]
+    octal = heads[:, :11] - ZERO  # what is no digit wraps around, past 7
+    others = heads[:, (KIND - SIZE, 261 - SIZE, PREFIX - SIZE)]
+    if (octal > 7).any() or (others != (ZERO, ord("r"), 0)).any():
+        return None
+    sizes = octal @ _POWERS
     after = at + 1 + (sizes + RECORD - 1) // RECORD
     if after[-1] != number or (after[:-1] != at[1:]).any():
         return None
-    names = field(0, 100)[at].tolist()
+    contents = (at + 1) * RECORD
+    return at, contents, contents + sizes, after * RECORD
+
+
+def _names(data: bytes, at: np.ndarray) -> list[bytes]:
+    """What the headers in these records have for names."""
+    return np.ndarray((len(data) // RECORD,), f"S{NAME}", data, 0, (RECORD,))[at].tolist()
+
+
+_Plain = tuple[list[str], list[int], list[int], list[int], list[int]]
+
+
+def _plain_members(data: bytes) -> _Plain | None:
+    """Names, starts, contents, the ends of those, and stops of the members of such a tar."""
+    found = _plain_headers(data)
+    if found is None:
+        return None
+    at, contents, ends, stops = found
+    names = _names(data, at)
     together = b"\n" + b"\n".join(names)
     odd = any(part in together for part in (b"..", b"\\", b"\n/", b"\n~"))
     if odd or together.count(b"\n") != len(names) or not together.isascii():
         return None  # perhaps harmless: the slow way will say
-    starts, contents = at * RECORD, (at + 1) * RECORD
     return (
         together.decode().split("\n")[1:],
-        starts.tolist(),
+        (at * RECORD).tolist(),
         contents.tolist(),
-        (contents + sizes).tolist(),
-        (after * RECORD).tolist(),
+        ends.tolist(),
+        stops.tolist(),
     )
 
 
