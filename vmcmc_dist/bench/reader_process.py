@@ -67,14 +67,14 @@ def memory(config: dict[str, Any]) -> Opener:
     from concurrent.futures import ThreadPoolExecutor
 
     from vmcmc_dist.data.decoding import decode_into
-    from vmcmc_dist.data.rows import room
+    from vmcmc_dist.data.room import Room
 
     size, workers = config["batch"], config["workers"]
     width, height = config["size"]
 
     def batches() -> Iterator[Any]:
         files = [path.read_bytes() for path in sorted(Path(config["data"]).glob("*.jpg"))]
-        out = room((size, height, width, 3), "uint8")
+        out = Room((size, height, width, 3), "uint8").array()
         pool = ThreadPoolExecutor(workers)
 
         def work(start: int, places: range) -> None:

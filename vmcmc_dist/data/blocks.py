@@ -23,6 +23,7 @@ class Blocks:
         self._paths = [manifest.path(s) for s in range(len(manifest.shards))]
         self._sized: set[int] = set()
         self._held: dict[int, Future[Sequence[Encoded | Bad]]] = {}
+        self._ready: dict[int, Sequence[Encoded | Bad]] = {}
         self._pool = ThreadPoolExecutor(readers, "vmcmc-read") if readers else None
 
     def request(self, wanted: Iterable[int]) -> None:
@@ -31,6 +32,7 @@ class Blocks:
         keep = set(ordered)
         for block in [b for b in self._held if b not in keep]:
             self._held.pop(block).cancel()
+            self._ready.pop(block, None)
         for block in ordered:
             if block not in self._held:
                 self._held[block] = self._start(block)
@@ -44,7 +46,10 @@ class Blocks:
 
     def samples(self, block: int) -> Sequence[Encoded | Bad]:
         """The samples of a requested block."""
-        return self._held[block].result()
+        found = self._ready.get(block)  # asked for by every batch
+        if found is None:
+            found = self._ready[block] = self._held[block].result()
+        return found
 
     def held_bytes(self) -> int:
         """Bytes of the blocks that are held or under way."""

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import io
-import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 
@@ -22,13 +21,13 @@ from vmcmc_dist.data.decoding import (
 from vmcmc_dist.data.fitting import fit_into
 from vmcmc_dist.data.manifest import Manifest
 from vmcmc_dist.data.order import offsets_of
+from vmcmc_dist.data.room import Room
 from vmcmc_dist.data.samples import AlikeBlock, Bad, Encoded
 from vmcmc_dist.data.tar import JPEG, VECTORS
 from vmcmc_dist.errors import DataError
 
 Item = TypeVar("Item")
 Found = TypeVar("Found")
-LINE, BESIDE = 32, 16
 
 
 @dataclass
@@ -43,17 +42,6 @@ class Decoded:
     x: np.ndarray
     y: np.ndarray | None
     source: np.ndarray | None
-
-    @staticmethod
-    def empty(number: int, manifest: Manifest) -> Decoded:
-        """Room for ``number`` samples of a data set."""
-        labels, shape = manifest.labels, manifest.source_shape
-        width = (number,) if labels.width is None else (number, labels.width)
-        return Decoded(
-            room((number, *_as_stored(manifest.shape)), manifest.dtype),
-            None if labels.kind == "none" else np.empty(width, dtype=np.int64),
-            None if shape is None else room((number, *_as_stored(shape)), np.uint8),
-        )
 
     def take(self, places: np.ndarray) -> Decoded:
         """A copy of some of them."""
@@ -72,17 +60,22 @@ class Decoded:
             self.source[places] = other.source
 
 
-def room(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
-    """An empty array whose address is ``BESIDE`` past a multiple of ``LINE`` bytes.
+class Rooms:
+    """Where ``number`` samples of a data set are decoded to, again and again."""
 
-    libjpeg-turbo writes rows that begin at such a multiple past the processor's caches (AVX2's
-    streaming stores), which takes a sixth longer over images of 64x64, here and where they are
-    read. Rows of any other place go through the caches.
-    """
-    size = math.prod(shape) * np.dtype(dtype).itemsize
-    memory = np.empty(size + LINE, dtype=np.uint8)
-    start = (BESIDE - memory.ctypes.data) % LINE
-    return memory[start : start + size].view(dtype).reshape(shape)
+    def __init__(self, number: int, manifest: Manifest) -> None:
+        labels, shape = manifest.labels, manifest.source_shape
+        self.x = Room((number, *_as_stored(manifest.shape)), manifest.dtype)
+        self.source = None if shape is None else Room((number, *_as_stored(shape)), np.uint8)
+        self._y = (number,) if labels.width is None else (number, labels.width)
+        self._labelled = labels.kind != "none"
+
+    def empty(self) -> Decoded:
+        return Decoded(
+            self.x.array(),
+            np.empty(self._y, dtype=np.int64) if self._labelled else None,
+            None if self.source is None else self.source.array(),
+        )
 
 
 def _as_stored(shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -118,7 +111,8 @@ class Rows:
         self.offsets = offsets_of(manifest.blocks["count"])
         self._decoders = ThreadPoolExecutor(workers - 1, "vmcmc-decode") if workers > 1 else None
         number = manifest.num_samples if resident else 0
-        self._all = Decoded.empty(number, manifest)
+        self._rooms: dict[int, Rooms] = {}
+        self._all = self._empty(number)
         self._small = _is_small(manifest)
         self._have = np.zeros(number, dtype=bool)
         self._bad: dict[int, str] = {}
@@ -134,7 +128,7 @@ class Rows:
         Places of bad rows hold no sample: the caller must fill them.
         """
         if not self.resident:
-            made = Decoded.empty(len(rows), self.manifest)
+            made = self._empty(len(rows))
             return made, self._decode(rows, made, np.arange(len(rows)))
         wanted = np.unique(rows[~self._have[rows]])
         if len(wanted):
@@ -147,6 +141,11 @@ class Rows:
         return self._all.take(rows), {
             i: self._bad[int(r)] for i, r in enumerate(rows) if int(r) in self._bad
         }
+
+    def _empty(self, number: int) -> Decoded:
+        if number not in self._rooms:
+            self._rooms[number] = Rooms(number, self.manifest)
+        return self._rooms[number].empty()
 
     def block_of(self, rows: np.ndarray) -> np.ndarray:
         """The block of each row, int64 [B]."""
@@ -172,41 +171,23 @@ class Rows:
                     raise DataError(f"{self.blocks.shard(blocks[i])}: {error}") from None
             return bad
 
+        usual = _jpegs(at_hand) if self._small else None
         left = list(range(len(rows)))
-        if self._small:
-            held = [at_hand[block] for block in blocks]
-            left = self._short_way(held, inside, to, target)
-        found = self._shared(work, iter(left), len(left))
-        return {i: why for bad in found for i, why in bad.items()}
+        if usual is not None:  # small JPEGs take a few steps a batch, and one call each
+            samples = list(zip((usual[b] for b in blocks), inside, strict=True))
+            if to.y is not None:
+                to.y[places] = [block.labels[i] for block, i in samples]  # type: ignore[index]
+            images = [block.encoded(i) for block, i in samples]
+            todo = list(zip(left, images, [to.x[t] for t in target], strict=True))
+            left = [i for failed in self._shared(decode_small_jpegs, todo) for i in failed]
+        return {i: why for bad in self._shared(work, left) for i, why in bad.items()}
 
-    def _short_way(
-        self,
-        held: Sequence[Sequence[Encoded | Bad]],
-        inside: list[int],
-        to: Decoded,
-        target: list[int],
-    ) -> list[int]:
-        """Small JPEGs of usual blocks, by one call an image. Returns the places of all others."""
-        rest, todo = [], []
-        for i, (block, place) in enumerate(zip(held, inside, strict=True)):
-            if isinstance(block, AlikeBlock) and block.extension in JPEG:
-                todo.append((i, block.encoded(place), to.x[target[i]]))
-                if to.y is not None and block.labels is not None:
-                    to.y[target[i]] = block.labels[place]
-            else:
-                rest.append(i)
-        for failed in self._shared(decode_small_jpegs, iter(todo), len(todo)):
-            rest += failed
-        return rest
-
-    def _shared(
-        self, work: Callable[[Iterator[Item]], Found], left: Iterator[Item], number: int
-    ) -> list[Found]:
+    def _shared(self, work: Callable[[Iterator[Item]], Found], items: list[Item]) -> list[Found]:
         """What all threads found: each takes the next of what is left, so none waits long."""
-        helpers = []
+        left, helpers = iter(items), []
         if self._decoders is not None:
-            threads = min(self.workers, number) - 1
-            helpers = [self._decoders.submit(work, left) for _ in range(threads)]
+            number = min(self.workers, len(items)) - 1
+            helpers = [self._decoders.submit(work, left) for _ in range(number)]
         return [work(left), *(helper.result() for helper in helpers)]
 
     def _one(self, sample: Encoded | Bad, to: Decoded, place: int) -> None:
@@ -250,6 +231,16 @@ class Rows:
         self.blocks.close()
         if self._decoders is not None:
             self._decoders.shutdown(wait=False, cancel_futures=True)
+
+
+def _jpegs(blocks: dict[int, Sequence[Encoded | Bad]]) -> dict[int, AlikeBlock] | None:
+    """The blocks, if all are usual ones of JPEGs."""
+    found = {
+        number: block
+        for number, block in blocks.items()
+        if isinstance(block, AlikeBlock) and block.extension in JPEG
+    }
+    return found if len(found) == len(blocks) else None
 
 
 def _vector(sample: Encoded, out: np.ndarray) -> None:

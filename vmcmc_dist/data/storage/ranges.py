@@ -135,7 +135,7 @@ class RangeReader:
 
     def _read_local(self, path: str, start: int, length: int) -> bytes:
         with local_errors(path):
-            handle = os.open(Path(path).expanduser(), os.O_RDONLY | os.O_CLOEXEC)
+            handle = os.open(os.path.expanduser(path), os.O_RDONLY | os.O_CLOEXEC)
             try:
                 size = self._pin_local(path, os.fstat(handle)).size
                 if start + length > size:

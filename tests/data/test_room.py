@@ -1,0 +1,53 @@
+"""Memory of batches: where it lies, and that it is nobody's when it is given again."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from vmcmc_dist.data.room import BESIDE, LINE, Room
+
+
+@pytest.mark.parametrize("shape", [(4, 8, 8, 3), (3, 5), (0, 2), (1, 481, 321, 3)])
+@pytest.mark.parametrize("dtype", ["uint8", "float32"])
+def test_arrays_have_their_shape_and_place(shape, dtype) -> None:
+    room = Room(shape, dtype)
+    held = [room.array() for _ in range(3)]
+    for number, array in enumerate(held):
+        assert array.shape == shape and array.dtype == dtype and array.flags.c_contiguous
+        assert not array.size or array.ctypes.data % LINE == BESIDE
+        array[...] = number
+    for number, array in enumerate(held):
+        assert (array == number).all()
+
+
+@pytest.mark.parametrize("view", [
+    lambda x: x[2:3],
+    lambda x: x[..., ::-1],
+    lambda x: x.transpose(0, 3, 1, 2)[1],
+    torch.from_numpy,
+    lambda x: torch.from_numpy(x).permute(0, 3, 1, 2)[1:, :1],
+])  # fmt: skip
+def test_memory_is_given_again_when_the_last_view_is_gone_and_not_before(view) -> None:
+    room = Room((4, 8, 8, 3), np.uint8)
+    array = room.array()
+    place = array.ctypes.data
+    left = view(array)
+    del array
+    other = room.array()
+    assert other.ctypes.data != place
+    left[...] = 7
+    other[...] = 1
+    assert (left == 7).all()
+    del left
+    assert room.array().ctypes.data == place
+
+
+def test_no_more_memory_is_taken_than_is_held_at_once() -> None:
+    room = Room((4, 8, 8, 3), np.uint8)
+    places = set()
+    for _ in range(50):
+        held = [room.array() for _ in range(3)]
+        places |= {array.ctypes.data for array in held}
+    assert len(places) == 6  # the next three are made before the last three are gone
