@@ -13,7 +13,9 @@ p is, and finding it reads nothing.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections import OrderedDict
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -132,7 +134,7 @@ class EpochOrder:
 
     def window_of(self, stream: int, place: int) -> int:
         """The window that holds a place of a stream; the number of windows if none does."""
-        return int(np.searchsorted(self._ends[stream], place, side="right"))
+        return bisect_right(self._ends[stream], place)
 
     def length_of(self, stream: int, window: int) -> int:
         """Samples in a window."""
@@ -170,20 +172,29 @@ class EpochOrder:
     def rows(self, positions: np.ndarray) -> tuple[np.ndarray, list[Reach]]:
         """Ascending positions → rows int64 [B], and what they touch of each stream."""
         streams, places = self.locate(positions)
-        rows = np.empty(len(positions), dtype=np.int64)
+        by_stream = np.argsort(streams, kind="stable")
+        streams, places = streams[by_stream], places[by_stream]
+        found = np.empty(len(positions), dtype=np.int64)
         touched = []
-        for c in np.unique(streams):
-            of_stream = np.flatnonzero(streams == c)
-            ends = self._ends[c]
-            window_of = np.searchsorted(ends, places[of_stream], side="right")
-            for w in np.unique(window_of):
-                here = of_stream[window_of == w]
-                inside = places[here] - (ends[w - 1] if w else 0)
-                rows[here] = self.window_rows(int(c), int(w))[inside]
-            touched.append(
-                Reach(int(c), int(window_of[0]), int(window_of[-1]), int(places[of_stream[-1]]))
-            )
-        return rows, touched
+        cuts = [*np.flatnonzero(np.diff(streams, prepend=-1)).tolist(), len(streams)]
+        for start, stop in pairwise(cuts):
+            stream, last_place = int(streams[start]), int(places[stop - 1])
+            ends = self._ends[stream]
+            first = window = self.window_of(stream, int(places[start]))
+            while True:
+                base = int(ends[window - 1]) if window else 0
+                upto = stop
+                if last_place >= ends[window]:
+                    upto = start + int(np.searchsorted(places[start:stop], ends[window]))
+                rows = self.window_rows(stream, window)
+                found[start:upto] = rows[places[start:upto] - base]
+                if upto == stop:
+                    break
+                start, window = upto, window + 1
+            touched.append(Reach(stream, first, window, last_place))
+        ordered = np.empty_like(found)
+        ordered[by_stream] = found
+        return ordered, touched
 
 
 def window_starts(blocks: int, shuffle_blocks: int) -> np.ndarray:
