@@ -96,6 +96,46 @@ def test_both_ways_give_the_same_samples(names: tuple[str, ...], kind: str, monk
     assert len(quick) == count
 
 
+LARGE = bytes(tar.LARGE)
+
+
+@pytest.mark.parametrize("names", [*ODD, USUAL])
+def test_blocks_of_large_members_are_split_by_their_sizes(names: tuple[str, ...]) -> None:
+    data, small = block(*names, content=LARGE), block(*names)
+    alike, of_small = tar.alike_samples(data), tar.alike_samples(small)
+    assert (alike is None) == (of_small is None)
+    if alike is not None:
+        expected = list(tar.samples(data, "here"))
+        assert [key.decode() for key in alike.keys] == [sample.key for sample in expected]
+        for extension, (starts, stops) in alike.members.items():
+            places = list(zip(starts, stops, strict=True))
+            assert places == [sample.members[extension] for sample in expected]
+
+
+@pytest.mark.parametrize("content", [b"7", LARGE])
+@pytest.mark.parametrize("size", [
+    b"00000000008", b"-0000000001", b"0000_000001", b"0o000000001", b"\x80" + b"\0" * 9 + b"\1",
+    b" 0000000001", b"\0" * 11, b"77777777777",
+])  # fmt: skip
+@pytest.mark.parametrize("member", range(4))
+def test_headers_with_odd_sizes_are_left_to_the_slow_way(content, size, member) -> None:
+    """And are not followed around in circles."""
+    data = bytearray(block("1.jpg", "2.jpg", "3.jpg", "4.jpg", content=content))
+    head = member * len(data) // 4
+    data[head + 124 : head + 135] = size
+    assert tar.alike_samples(bytes(data)) is None
+
+
+@pytest.mark.parametrize("content", [b"7", LARGE])
+@pytest.mark.parametrize(("place", "odd"), [(257, b"x"), (261, b"x"), (156, b"5"), (345, b"d")])
+@pytest.mark.parametrize("member", range(3))
+def test_other_headers_are_left_to_the_slow_way(content, place, odd, member) -> None:
+    data = bytearray(block("1.jpg", "2.jpg", "3.jpg", content=content))
+    at = member * len(data) // 3 + place
+    data[at : at + 1] = odd
+    assert tar.alike_samples(bytes(data)) is None
+
+
 @pytest.mark.parametrize("content", [b"8", b"-1", b"x", b"", b" 3\n"])
 def test_bad_classes_are_named_one_by_one(content: bytes) -> None:
     found = split_block(

@@ -204,6 +204,9 @@ def _grouped(found: Iterable[tuple[str, int, int, int, int]]) -> Iterator[Sample
 
 
 _POWERS = 8 ** np.arange(10, -1, -1, dtype=np.int64)
+LARGE = 8192
+"""Bytes of a first member from which on it is quicker to go from header to header than to look
+into every record for them."""
 _USTA = int.from_bytes(b"usta", "little")
 
 
@@ -214,13 +217,15 @@ def _plain_headers(data: bytes) -> _Headers | None:
     """Of a tar of plain ustar entries, all headers read at once; None for any other. Of each
     member its header's record, and where its content starts, ends, and its last record ends.
 
-    A header is where one says ``ustar``, and all of them must follow from each other's sizes.
+    All of them must say ``ustar``, and follow from each other's sizes.
     """
     number = len(data) // RECORD
     if not number or len(data) % RECORD:
         return None
-    at = np.flatnonzero(np.ndarray((number,), "<u4", data, 257, (RECORD,)) == _USTA)
-    if not len(at) or at[0]:
+    usta = np.ndarray((number,), "<u4", data, 257, (RECORD,))
+    first = _octal(data[SIZE : SIZE + 11])
+    at = np.flatnonzero(usta == _USTA) if first < LARGE else _walk(data)
+    if not len(at) or at[0] or (usta[at] != _USTA).any():
         return None
     heads = np.ndarray((number, RECORD), np.uint8, data)[:, SIZE : PREFIX + 1][at]
     octal = heads[:, :11] - ZERO  # what is no digit wraps around, past 7
@@ -233,6 +238,23 @@ def _plain_headers(data: bytes) -> _Headers | None:
         return None
     contents = (at + 1) * RECORD
     return at, contents, contents + sizes, after * RECORD
+
+
+def _walk(data: bytes) -> np.ndarray:
+    """The records of the headers, each found by the size before it; none if a size is not octal."""
+    found, place = [], 0
+    while place < len(data):
+        found.append(place // RECORD)
+        size = _octal(data[place + SIZE : place + SIZE + 11])
+        if size < 0:
+            return np.zeros(0, dtype=np.int64)
+        place += RECORD + -(-size // RECORD) * RECORD
+    return np.array(found)
+
+
+def _octal(digits: bytes) -> int:
+    """-1 where there are others than octal digits."""
+    return -1 if digits.strip(b"01234567") else int(digits, 8)
 
 
 def _names(data: bytes, at: np.ndarray) -> list[bytes]:
