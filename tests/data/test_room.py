@@ -44,10 +44,14 @@ def test_memory_is_given_again_when_the_last_view_is_gone_and_not_before(view) -
     assert room.array().ctypes.data == place
 
 
-def test_no_more_memory_is_taken_than_is_held_at_once() -> None:
-    room = Room((4, 8, 8, 3), np.uint8)
-    places = set()
+def test_no_more_memory_is_taken_than_is_held_at_once(monkeypatch) -> None:
+    room, taken, empty = Room((4, 8, 8, 3), np.uint8), [], np.empty
+
+    def counted(*args, **settings) -> np.ndarray:
+        taken.append(args)
+        return empty(*args, **settings)
+
+    monkeypatch.setattr(np, "empty", counted)
     for _ in range(50):
         held = [room.array() for _ in range(3)]
-        places |= {array.ctypes.data for array in held}
-    assert len(places) == 6  # the next three are made before the last three are gone
+    assert len(held) == 3 and len(taken) == 6  # three more before the last three are gone
