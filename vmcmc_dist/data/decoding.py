@@ -33,12 +33,9 @@ FEW_PIXELS = 128 * 128  # many scans of so few take no harmful time
 JPEG_COLOURS = {1: "GRAY", 3: "RGB"}
 
 
-def decode_small_jpegs(
-    left: Iterator[tuple[int, bytes | memoryview, np.ndarray]],
-) -> list[int]:
-    """The short way for small photos, where every check of :func:`decode_into` counts: of each
-    (number, JPEG, grey or in colour, ``out``) into ``out`` uint8 [H, W, 3], C-contiguous, of at
-    most ``FEW_PIXELS``.
+def decode_jpegs(left: Iterator[tuple[int, bytes | memoryview, np.ndarray]]) -> list[int]:
+    """The short way for many photos: of each (number, JPEG, grey or in colour, ``out``) into
+    ``out`` uint8 [H, W, 3], C-contiguous.
 
     Returns the numbers where that cannot be; their ``out`` then holds anything, and
     :func:`decode_into` says why. An image of more pixels is refused by its header here, too, since
@@ -47,9 +44,11 @@ def decode_small_jpegs(
     failed = []
     for number, data, out in left:
         try:
+            if out.size > 3 * FEW_PIXELS:
+                refuse_many_scans(data)
             if decode_jpeg(data, "RGB", buffer=out).shape == out.shape:
                 continue
-        except ValueError:
+        except (ValueError, UndecodableError):
             pass
         failed.append(number)
     return failed

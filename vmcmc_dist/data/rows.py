@@ -12,10 +12,9 @@ import numpy as np
 
 from vmcmc_dist.data.blocks import Blocks
 from vmcmc_dist.data.decoding import (
-    FEW_PIXELS,
     UndecodableError,
     decode_into,
-    decode_small_jpegs,
+    decode_jpegs,
     header,
 )
 from vmcmc_dist.data.fitting import fit_into
@@ -83,12 +82,13 @@ def _as_stored(shape: tuple[int, ...]) -> tuple[int, ...]:
     return (*shape[1:], shape[0]) if len(shape) == 3 else shape
 
 
-def _is_small(manifest: Manifest) -> bool:
-    """True for colour images of few pixels, read as they are: those that take the short way."""
-    if len(manifest.shape) != 3 or manifest.stored_shape or manifest.source_shape:
-        return False
-    channels, height, width = manifest.shape
-    return channels == 3 and height * width <= FEW_PIXELS
+def _as_they_are(manifest: Manifest) -> bool:
+    """True for single colour images that are neither cut nor resized."""
+    return (
+        len(manifest.shape) == 3
+        and manifest.shape[0] == 3
+        and not (manifest.stored_shape or manifest.source_shape)
+    )
 
 
 class Rows:
@@ -113,7 +113,7 @@ class Rows:
         number = manifest.num_samples if resident else 0
         self._rooms: dict[int, Rooms] = {}
         self._all = self._empty(number)
-        self._small = _is_small(manifest)
+        self._short_way = _as_they_are(manifest)
         self._have = np.zeros(number, dtype=bool)
         self._bad: dict[int, str] = {}
         self._missing = manifest.blocks["count"].astype(np.int64) if resident else np.zeros(0)
@@ -171,15 +171,15 @@ class Rows:
                     raise DataError(f"{self.blocks.shard(blocks[i])}: {error}") from None
             return bad
 
-        usual = _jpegs(at_hand) if self._small else None
+        usual = _jpegs(at_hand) if self._short_way else None
         left = list(range(len(rows)))
-        if usual is not None:  # small JPEGs take a few steps a batch, and one call each
+        if usual is not None:  # a few steps a batch, and one call an image
             samples = list(zip((usual[b] for b in blocks), inside, strict=True))
             if to.y is not None:
                 to.y[places] = [block.labels[i] for block, i in samples]  # type: ignore[index]
             images = [block.encoded(i) for block, i in samples]
             todo = list(zip(left, images, [to.x[t] for t in target], strict=True))
-            left = [i for failed in self._shared(decode_small_jpegs, todo) for i in failed]
+            left = [i for failed in self._shared(decode_jpegs, todo) for i in failed]
         return {i: why for bad in self._shared(work, left) for i, why in bad.items()}
 
     def _shared(self, work: Callable[[Iterator[Item]], Found], items: list[Item]) -> list[Found]:
