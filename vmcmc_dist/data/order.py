@@ -103,11 +103,13 @@ class EpochOrder:
         """Number of windows of a stream."""
         return len(self._starts[stream])
 
-    def blocks(self, stream: int, window: int) -> np.ndarray:
-        """The blocks of a window, int64."""
+    def blocks(self, stream: int, window: int, end: int | None = None) -> np.ndarray:
+        """The blocks of a window, or of all windows from it to ``end`` (exclusive); int64."""
         starts = self._starts[stream]
-        stop = starts[window + 1] if window + 1 < len(starts) else None
-        return self._blocks[stream][starts[window] : stop]
+        if window >= len(starts):
+            return self._blocks[stream][:0]
+        end = window + 1 if end is None else end
+        return self._blocks[stream][starts[window] : starts[end] if end < len(starts) else None]
 
     def _round_robin(self, lengths: np.ndarray) -> None:
         """Tables for position → (stream, place in stream), with F(r) = Σ_c min(L_c, r).

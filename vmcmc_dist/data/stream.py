@@ -285,8 +285,7 @@ class _Batches:
             rows[epoch == e], touched = order.rows(position[epoch == e])
             for reach in touched:
                 touches = now.setdefault(reach.stream, [])
-                for window in range(reach.first, reach.last + 1):
-                    touches += order.blocks(reach.stream, window).tolist()
+                touches += order.blocks(reach.stream, reach.first, reach.last + 1).tolist()
                 soon[reach.stream] = self._ahead(e, reach) if self.cfg.workers else []
         for stream, blocks in now.items():
             self._in_use[stream] = blocks + soon[stream]
@@ -300,14 +299,12 @@ class _Batches:
         lead = -(-self.cfg.prefetch * self.local_batch * self.world_size // order.streams)
         end = order.windows(stream)
         stop = max(order.window_of(stream, reach.place + lead) + 1, reach.last + 2)
-        blocks = [
-            int(b) for w in range(reach.last + 1, min(stop, end)) for b in order.blocks(stream, w)
-        ]
+        blocks = order.blocks(stream, reach.last + 1, stop).tolist()
         if stop > end:
             following = self.order(epoch + 1)
             beyond = max(0, lead - order.left_after(stream, reach.place) - 1)
             stop = min(following.window_of(stream, beyond) + 1, following.windows(stream))
-            blocks += [int(b) for w in range(stop) for b in following.blocks(stream, w)]
+            blocks += following.blocks(stream, 0, stop).tolist()
         return blocks
 
     def _held(self) -> list[int]:
