@@ -54,6 +54,28 @@ def test_beside_workers_of_ray(config: Path, new_run, whole) -> None:
     assert_evaluated(run, whole)
 
 
+def test_a_run_that_pauses_is_evaluated_there_even_if_it_was_killed_before(
+    config: Path, new_run, whole
+) -> None:
+    run = new_run(config, "pauses", *EVALUATION, "evaluation.where=here", "train.images=3840")
+    assert run("train.pause_images=1920")[0] == 0
+
+    def evaluated() -> list[int]:
+        return [line["images"] for line in run.metrics() if line["kind"] == "evaluation"]
+
+    assert evaluated() == [960, 1920]
+    lines = run.folder.metrics.read_text().splitlines(keepends=True)
+    last = next(line for line in reversed(lines) if '"evaluation"' in line)
+    run.folder.metrics.write_text("".join(line for line in lines if line != last))
+    assert evaluated() == [960]
+    assert run("train.pause_images=1920")[0] == 0
+    assert evaluated() == [960, 1920]
+    assert run()[0] == 0
+    assert evaluated() == [960, 1920, 2880, 3840]
+    training = [line for line in run.metrics() if line["kind"] == "train"]
+    assert training == [line for line in whole.metrics() if line["kind"] == "train"][:6]
+
+
 def test_a_failure_is_said_and_recorded_and_ends_nothing(config: Path, new_run) -> None:
     run = new_run(
         config, "beside-fails", "evaluation.every_images=1920", "train.images=1920",
