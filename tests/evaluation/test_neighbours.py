@@ -44,7 +44,8 @@ def test_near_copies_are_told_apart() -> None:
     q[1, 17] += 2 / 255
     found = nearest(q, x.split(10), 2)
     assert found.row[:, 0].tolist() == [3, 9]
-    assert found.distance[:, 0].tolist() == pytest.approx([0, 2 / 255], abs=1e-5)
+    good_to = 1e-6 * x.norm(dim=1).max().item()  # how sums round depends on the processor
+    assert found.distance[:, 0].tolist() == pytest.approx([0, 2 / 255], abs=good_to)
     assert (found.without_itself().distance[:, 0] > 10).all()
 
 
