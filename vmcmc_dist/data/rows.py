@@ -42,6 +42,14 @@ class Decoded:
     y: np.ndarray | None
     source: np.ndarray | None
 
+    def part(self, places: slice) -> Decoded:
+        """Some of them, over the same memory."""
+        return Decoded(
+            self.x[places],
+            None if self.y is None else self.y[places],
+            None if self.source is None else self.source[places],
+        )
+
     def take(self, places: np.ndarray) -> Decoded:
         """A copy of some of them."""
         return Decoded(

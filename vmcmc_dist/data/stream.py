@@ -22,6 +22,7 @@ from vmcmc_dist.data.storage.source import Source
 from vmcmc_dist.errors import ConfigError, DataError
 
 PLANNED = 32  # batches at the most whose samples are looked up at once
+AT_ONCE = 4 << 20  # decoded bytes; so many small batches are decoded together
 
 
 @dataclass(frozen=True)
@@ -244,15 +245,20 @@ class _Batches:
     def __iter__(self) -> Iterator[Batch]:
         first = self.images
         step = self.local_batch * self.world_size
+        most = self._decoded_together()
+        number = 1  # the first batch is waited for
         while True:
             together = self._batches_together()
             starts = first + step * np.arange(together, dtype=np.int64)
             index = (starts[:, None] + self.share).reshape(-1)
             rows, wanted = self.plan(index)
             self.rows.request(wanted)
-            for k in range(together):
-                part = slice(k * self.local_batch, (k + 1) * self.local_batch)
-                yield self._batch(index[part], rows[part])
+            k = 0
+            while k < together:
+                number = min(number, together - k)
+                part = slice(k * self.local_batch, (k + number) * self.local_batch)
+                yield from self._batches_of(index[part], rows[part])
+                k, number = k + number, most
             first += step * together
 
     def _batches_together(self) -> int:
@@ -260,7 +266,17 @@ class _Batches:
         held = self._streams * self.cfg.shuffle_blocks * self._mean_block
         return int(np.clip(held / 4 / (self.local_batch * self.world_size), 1, PLANNED))
 
-    def _batch(self, index: np.ndarray, row: np.ndarray) -> Batch:
+    def _decoded_together(self) -> int:
+        """How many batches to decode at once, since each costs some steps however small it is; not
+        more than a consumer has asked for ahead.
+        """
+        if not self.cfg.workers:
+            return 1
+        size = self.local_batch * self.manifest.sample_bytes
+        return int(np.clip(AT_ONCE // size, 1, self.cfg.prefetch))
+
+    def _batches_of(self, index: np.ndarray, row: np.ndarray) -> Iterator[Batch]:
+        """One or several batches."""
         made, bad = self.rows.fetch(row)
         self.ledger.give(index, row)
         for place, why in sorted(bad.items()):
@@ -268,7 +284,9 @@ class _Batches:
             row[place] = self._stand_in(int(index[place]), made, place)
         if self.cfg.flip and len(self.manifest.shape) == 3:
             self._flip(index, made)
-        return batch_of(made, index, row)
+        for start in range(0, len(index), self.local_batch):
+            part = slice(start, start + self.local_batch)
+            yield batch_of(made.part(part), index[part], row[part])
 
     def plan(self, index: np.ndarray) -> tuple[np.ndarray, list[int]]:
         """Global indices → rows, and the blocks to hold, in the order of need.
