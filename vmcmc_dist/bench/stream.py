@@ -57,7 +57,7 @@ class StreamBench:
 
     def _where(self) -> str:
         if not self.reader_cores:
-            return "all on any core"
+            return "on the same cores"
         plural = "s" if self.reader_cores > 1 else ""
         return f"on one core; each reader, all its threads, on {self.reader_cores} other{plural}"
 
@@ -97,7 +97,6 @@ def bench_stream(
     seconds: float = 2.0,
     starts: int = 3,
     latency_s: float = 0.02,
-    spread: bool = False,
     settings: dict[str, Any] | None = None,
     progress: Callable[[str], None] | None = None,
 ) -> StreamBench:
@@ -107,11 +106,10 @@ def bench_stream(
     source is read by a process of its own, in turns; ``settings`` are keys of data.* for ours.
 
     The server has a core of its own, which no reader uses, nor the plain decoding: what the store
-    works is no cost of reading, and what a reader's own threads work is. With ``spread`` all run
-    where the system puts them: what a reader costs where a core is to spare for its threads. The
-    warm cache is filled before it is measured.
+    works is no cost of reading, and what a reader's own threads work is. The warm cache is filled
+    before it is measured.
     """
-    readers_on, server_on = (frozenset(), frozenset()) if spread else split_cores()
+    readers_on, server_on = split_cores()
     rows: list[StreamRow] = []
     sets = []
     for width, height in sizes:

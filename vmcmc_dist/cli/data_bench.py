@@ -34,9 +34,6 @@ def add(parser: argparse.ArgumentParser) -> None:
     parsers["stream"].add_argument(
         "--latency", type=float, default=20, help="added to each request to S3, ms (default 20)"
     )
-    parsers["stream"].add_argument(
-        "--spread", action="store_true", help="readers and server on any core, none its own"
-    )
     parsers["stream"].set_defaults(run=run_stream)
     parsers["peers"].add_argument(
         "--peers-venv",
@@ -142,8 +139,7 @@ def run_decode(options: argparse.Namespace) -> int:
 def run_stream(options: argparse.Namespace) -> int:
     from vmcmc_dist.bench.stream import bench_stream
 
-    latency, spread = options.latency / 1000, options.spread
-    return _show(options, bench_stream(latency_s=latency, spread=spread, **_of_readers(options)))
+    return _show(options, bench_stream(latency_s=options.latency / 1000, **_of_readers(options)))
 
 
 def run_peers(options: argparse.Namespace) -> int:
