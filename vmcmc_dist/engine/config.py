@@ -37,7 +37,7 @@ class TrainConfig:
     )
     pause_images: int = setting(
         0,
-        "or save and end here for now, with schedules meant for train.images; 0 = no pause",
+        "save and end here for now, with schedules meant for train.images; 0 = no pause",
         unit="images",
         ge=0,
     )

@@ -24,6 +24,7 @@ from vmcmc_dist.engine.checkpoint import (
     load_checkpoint,
 )
 from vmcmc_dist.engine.context import Restart, WorkerContext
+from vmcmc_dist.engine.ending import Ending
 from vmcmc_dist.engine.fence import Fence
 from vmcmc_dist.engine.learners import Learners
 from vmcmc_dist.engine.meter import Meter, anywhere, sum_over_workers, total_counts
@@ -64,7 +65,7 @@ class Trainer:
             None if self.remote is None else self.remote.copies,
         )
         self.images, self.seconds, self.iteration = 0, 0.0, 0
-        self.interrupted = self.time_is_up = self.leaving = False
+        self.ending = Ending(config.train, self.folder, context)
         self.score: float | None = None
         self.meter, self.guard = Meter(), Guard(config.guard, rollbacks=restart.rollbacks)
         self.saver = Saver(self.checkpoints, context.device, config.store.failures)
@@ -77,20 +78,21 @@ class Trainer:
 
     def run(self) -> Generator[Trainer, None, dict[str, float]]:
         """Train to the end, the pause, the time limit, or a request to stop; returns the last
-        figures.
+        figures, and ``paused`` where it has.
 
         Yields itself after each iteration and what is due behind it: whoever drives it may look
         at what was written, save, or leave it there. On a
         notice: saves, and returns with ``left``, to be started again.
         """
         last: dict[str, float] = {}
-        if self.finished() or any(anywhere(self._stop_wanted())):
-            seconds = self._seconds()
+        ending = self.ending
+        if ending.reached(self.images) or ending.asked(self._seconds()):
+            outcome = self._outcome() | {"already": 1.0}
             if self.context.rank == 0 and not self.folder.stop.exists():
                 self._note(self.beside.finish(self.images))  # a kill may have come before it
-            return {"images": self.images, "seconds": seconds, "already": 1.0} | self._pause()
+            return outcome
         first = True
-        while not self.finished():
+        while not ending.reached(self.images):
             record = self.iterate()
             self.meter.add(record)
             if first and self.context.rank == 0:
@@ -104,19 +106,23 @@ class Trainer:
             if self._due(self.config.train.checkpoint_images):
                 self.save()
             yield self
-        stays = not self.interrupted and not self.leaving
-        ended = stays and not self._pause()
+        stays = not ending.interrupted and not ending.leaving
+        ended = stays and not ending.paused(self.images)
         if self.meter and ended:
             last = self.log()
         if ended and not self._due(self.config.train.sample_images):
             self.sample()
         self.save(wait=True)
-        seconds = self._seconds()
-        if self.leaving:
-            return {"images": self.images, "seconds": seconds, "left": 1.0}
+        outcome = self._outcome()  # what is evaluated after it is no training
+        if ending.leaving:
+            return outcome | {"left": 1.0}
         if self.context.rank == 0 and stays:
             self._note(self.beside.finish(self.images))
-        return last | {"images": self.images, "seconds": seconds} | self._pause()
+        return last | outcome
+
+    def _outcome(self) -> dict[str, float]:
+        paused = {"paused": 1.0} if self.ending.paused(self.images) else {}
+        return {"images": self.images, "seconds": self._seconds(), **paused}
 
     def iterate(self) -> dict[str, Tensor]:
         """One iteration: a batch of data, both nets learn, the averages follow."""
@@ -363,17 +369,6 @@ class Trainer:
         c = conditions(self.config.condition, batch, x, self.config.seed)
         return x, None if c is None else c.to(device, non_blocking=True)
 
-    def finished(self) -> bool:
-        """Whether no iteration follows."""
-        over = self.images >= self.config.train.goal
-        return over or self.interrupted or self.time_is_up or self.leaving
-
-    def _pause(self) -> dict[str, float]:
-        """``paused`` if it ends for now where it was told to, and will be as if it had not."""
-        train = self.config.train
-        there = train.goal <= self.images < train.images
-        return {"paused": 1.0} if there and not self.time_is_up else {}
-
     def _due(self, every: int) -> bool:
         return self.images // every != (self.images - self.config.train.batch_size) // every
 
@@ -386,20 +381,10 @@ class Trainer:
         self.interval_started, self.interval_images = time.monotonic(), self.images
         self.data_seconds = 0.0
 
-    def _stop_wanted(self) -> list[bool]:
-        """[someone asked to stop, the time is up], as the first worker sees it."""
-        if self.context.rank:
-            return [False, False]
-        limit = self.config.train.max_minutes * 60
-        return [self.folder.stop.exists(), bool(limit and self._seconds() >= limit)]
-
     def _agree(self, error: DivergenceError | None) -> None:
         """All workers together: did a chain diverge anywhere, is it time to stop, or to leave?"""
-        flags = [self._problem() is not None, error is not None, *self._stop_wanted()]
-        flags.append(self.context.notice())
-        lost, failed, self.interrupted, self.time_is_up, noticed = anywhere(flags)
-        last = self.images + self.config.train.batch_size >= self.config.train.goal
-        self.leaving = noticed and not (self.interrupted or self.time_is_up or last)
+        mine = self._problem() is not None, error is not None
+        lost, failed = self.ending.agree(self.images, self._seconds(), *mine)
         self._raise_problem(lost)
         if failed:
             raise error or DivergenceError("the chains of another worker diverged")

@@ -112,7 +112,7 @@ class OneWorker:
                 return self._ended(end.value)
             if not self.started:
                 self.started = time.time()
-            if self.trainer.finished():
+            if self.trainer.ending.reached(self.trainer.images):
                 continue  # the end says it
             if (news := self._news()) is not None:
                 return news

@@ -80,8 +80,8 @@ class TrainingTrial(tune.Trainable):
             return self._result(news, RUNNING)
         if not news.ended:
             return self._result(news, RUNNING)
-        none = any(name not in news.figures for name in self.sweep.metrics)
-        if none or news.images < self.until:  # or only old ones
+        missing = any(name not in news.figures for name in self.sweep.metrics)
+        if missing or news.images < self.until:  # those that it has are of before
             return self._ended(FAILED, why_nothing(self.config_of_run))
         return self._result(news, RUNNING, waits=True) if self.until else self._result(news, DONE)
 
