@@ -86,6 +86,33 @@ def test_a_place_is_where_its_row_is():
         assert epoch.window_rows(stream, window)[offset] == rows[position]
 
 
+@pytest.mark.parametrize("step", [1, 3, 8])
+def test_any_positions_give_the_rows_of_each(step: int):
+    """Ends of windows within, at the start and at the end of what is asked for."""
+    epoch = order(UNEVEN)
+    whole, _ = epoch.rows(np.arange(53))
+    for start in range(53):
+        for stop in range(start + 1, 54):
+            positions = np.arange(start, stop, step)
+            rows, touched = epoch.rows(positions)
+            assert (rows == whole[positions]).all(), (start, stop)
+            places = [epoch.place(int(position)) for position in positions]
+            for reach in touched:
+                seen = [place.window for place in places if place.stream == reach.stream]
+                assert (reach.first, reach.last) == (min(seen), max(seen))
+            assert {reach.stream for reach in touched} == {place.stream for place in places}
+
+
+def test_blocks_of_several_windows_are_those_of_each():
+    epoch = order([10] * 50, streams=4, shuffle_blocks=3)
+    for stream in range(4):
+        number = epoch.windows(stream)
+        for first in range(number + 2):
+            for end in range(first + 1, number + 3):
+                each = [epoch.blocks(stream, w).tolist() for w in range(first, min(end, number))]
+                assert epoch.blocks(stream, first, end).tolist() == sum(each, [])
+
+
 def test_reach_names_the_windows_touched():
     epoch = order(UNEVEN)
     rows, touched = epoch.rows(np.arange(8, 30))
