@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 import signal
 import subprocess
 import sys
 import threading
 import time
 import warnings
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +18,7 @@ import pytest
 
 from vmcmc_dist.data import DataConfig, ShardStream
 from vmcmc_dist.data.blocks import Blocks
+from vmcmc_dist.data.storage.source import Source
 from vmcmc_dist.data.stream import memory_bound
 from vmcmc_dist.errors import ConfigError, DataError
 
@@ -278,3 +281,20 @@ def test_ctrl_c_does_not_hang(make_shards):
         finally:
             process.kill()  # started where Ctrl-C is ignored, it would go on for ever
     assert b"KeyboardInterrupt" in errors and process.returncode != 0
+
+
+@pytest.mark.parametrize("readers", [0, 2])
+def test_blocks_that_are_not_wanted_any_more_are_let_go(make_shards, readers):
+    manifest = make_shards([12, 12], per_block=4)
+    blocks = Blocks(manifest, Source(), readers=readers, verify=True)
+    try:
+        blocks.request([0, 1, 2])
+        kept, gone = blocks.samples(0), weakref.ref(blocks.samples(1))
+        blocks.request([0, 3])
+        gc.collect()
+        assert gone() is None and blocks.samples(0) is kept
+        assert blocks.held_bytes() == int(manifest.blocks["bytes"][[0, 3]].sum())
+        with pytest.raises(KeyError):
+            blocks.samples(1)
+    finally:
+        blocks.close()

@@ -239,6 +239,8 @@ def test_the_line_of_progress() -> None:
     config.train.max_minutes = 1
     assert figures(line(12_800), config).endswith("ETA 30 s")
     assert time_share(line(12_800), config) == 50_000
+    config.train.max_minutes, config.train.pause_images = 0, 22_800
+    assert figures(line(12_800), config).endswith("ETA 50 s")  # it ends there for now
     assert "samples collapse" in figures(line(1, regime="samples collapse"), config)
 
 

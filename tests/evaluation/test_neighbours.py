@@ -35,6 +35,7 @@ def test_more_dimensions_than_are_held_at_a_time(monkeypatch) -> None:
     x, q = points(40, 29, 0), points(5, 29, 1)
     gap = (q[:, None].double() - x[None].double()).norm(dim=2)
     torch.testing.assert_close(nearest(q, [x], 1).distance[:, 0], gap.amin(1))
+    assert nearest(x, [x], 2).distance[:, 0].tolist() == [0.0] * 40
 
 
 def test_near_copies_are_told_apart() -> None:
@@ -44,8 +45,9 @@ def test_near_copies_are_told_apart() -> None:
     q[1, 17] += 2 / 255
     found = nearest(q, x.split(10), 2)
     assert found.row[:, 0].tolist() == [3, 9]
-    good_to = 1e-6 * x.norm(dim=1).max().item()  # how sums round depends on the processor
-    assert found.distance[:, 0].tolist() == pytest.approx([0, 2 / 255], abs=good_to)
+    assert found.distance[:, 0].tolist() == pytest.approx([0, 2 / 255], abs=1e-5)
+    gap = (q.double() - x[[3, 9]].double()).norm(dim=1)
+    assert found.distance[:, 0].tolist() == pytest.approx(gap.tolist(), rel=1e-12, abs=0)
     assert (found.without_itself().distance[:, 0] > 10).all()
 
 

@@ -47,6 +47,7 @@ def test_settings_of_the_user_are_stronger_than_the_sweeps_wishes(make_sweep: Ma
         (["langevin.steps=many"], "many"),
         (["resources.workers=2"], "set workers"),
         (["launcher=ray"], "is the sweep's"),
+        (["train.pause_images=640"], "is the sweep's: set pbt.every_images"),
         (["scheduler=asha", "asha.first_images=1280"], "no less than"),
         (["scheduler=asha", "train.sample_images=1280"], "oftener"),
         (["scheduler=asha", "metric=[kl_data_model,kl_model_sampler]"], "one metric"),

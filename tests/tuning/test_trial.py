@@ -14,6 +14,7 @@ from vmcmc_dist.config import load_config
 from vmcmc_dist.engine.checkpoint import CheckpointFolder, load_checkpoint
 from vmcmc_dist.engine.launch import train
 from vmcmc_dist.engine.run_folder import RunFolder, complete_lines
+from vmcmc_dist.engine.samples import DensityRecorder
 from vmcmc_dist.tuning.config import Sweep, base_config
 from vmcmc_dist.tuning.donor import adopt, has_adopted
 from vmcmc_dist.tuning.folder import SweepFolder
@@ -220,3 +221,22 @@ def test_who_waits_is_saved_and_told_again_without_training(process) -> None:
     parts.begin("0000", langevin__step_size=0.3)
     assert parts.to_the_end()[-1]["status"] == "done"
     assert same(parts.tensors("0000"), whole.tensors("0000"))
+
+
+def test_who_has_no_figure_of_its_rung_has_failed(process, monkeypatch) -> None:
+    """Its older figures are not taken for those: it would be sent to the same rung for ever."""
+    one = process()
+    one.begin("0000", langevin__step_size=0.3, until=640)
+    assert one.to_the_end()[-1]["waits"]
+    write = DensityRecorder.write
+    monkeypatch.setattr(
+        DensityRecorder,
+        "write",
+        lambda self, energy, vae, images: {
+            k: v for k, v in write(self, energy, vae, images).items() if k != "kl_data_model"
+        },
+    )
+    one.begin("0000", langevin__step_size=0.3, until=960)
+    last = one.to_the_end()[-1]
+    assert last["status"] == "failed" and not last["waits"], last
+    assert "no figure" in last["told"]["reason"]

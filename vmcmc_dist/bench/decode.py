@@ -19,6 +19,7 @@ from PIL import Image
 
 from vmcmc_dist.bench.clock import interleaved_seconds, median_ratio, this_machine
 from vmcmc_dist.bench.image_sets import ImageSet, files_of, made
+from vmcmc_dist.data.buffers import BufferPool
 from vmcmc_dist.data.decoding import decode_into
 from vmcmc_dist.data.fitting import MODES, centred, fit_into, scale_for
 
@@ -29,13 +30,17 @@ PASS_SECONDS = 0.02  # what is timed at once takes at least about so long
 
 @dataclass(frozen=True)
 class DecodeTiming:
-    """``decode_into`` on one set, one thread. ``of_bare``: rate over that of the decoder's bare
-    call into the same buffer; ``of_pillow``: over Pillow's; ``two_threads``: over one thread's.
+    """``decode_into`` on one set, one thread, into memory of a :class:`BufferPool`.
+
+    ``of_bare``: rate over that of the decoder's bare call into the same buffer; ``of_aligned``:
+    over its own into one that begins at a multiple of ``ALIGNMENT``; ``of_pillow``: over Pillow's;
+    ``two_threads``: over one thread's.
     """
 
     images: ImageSet
     per_second: float
     of_bare: float
+    of_aligned: float
     of_pillow: float
     two_threads: float
 
@@ -67,15 +72,16 @@ class DecodeBench:
         lines = [
             f"{self.machine}; {self.about}",
             "",
-            "| decode_into | images | kB each | images/s | × bare decoder | × Pillow "
-            "| 2 threads × 1 |",
-            "|---|---:|---:|---:|---:|---:|---:|",
+            "| decode_into | images | kB each | images/s | × bare decoder | × aligned rows "
+            "| × Pillow | 2 threads × 1 |",
+            "|---|---:|---:|---:|---:|---:|---:|---:|",
         ]
         for r in self.rows:
             size = statistics.mean(map(len, r.images.files)) / 1000
             lines.append(
                 f"| {r.images} | {len(r.images.files)} | {size:.1f} | {r.per_second:,.0f} "
-                f"| {r.of_bare:.2f} | {r.of_pillow:.2f} | {r.two_threads:.2f} |"
+                f"| {r.of_bare:.2f} | {r.of_aligned:.2f} | {r.of_pillow:.2f} "
+                f"| {r.two_threads:.2f} |"
             )
         lines += [
             "",
@@ -150,7 +156,8 @@ def _each(call: Callable[[bytes], object], files: list[bytes]) -> Callable[[], N
 
 def _time_decoding(images: ImageSet, rounds: int) -> DecodeTiming:
     shape = (images.height, images.width, images.channels)
-    out, extension = np.empty(shape, dtype=np.uint8), images.extension
+    out, extension = BufferPool(shape, np.uint8).array(), images.extension
+    aligned = BufferPool(shape, np.uint8, offset=0).array()
     ours = _each(lambda data: decode_into(data, extension, out), images.files)
     start = time.thread_time()
     ours()
@@ -159,6 +166,7 @@ def _time_decoding(images: ImageSet, rounds: int) -> DecodeTiming:
     variants = {
         "ours": _each(lambda data: decode_into(data, extension, out), files),
         "bare": _each(_bare(images, out), files),
+        "aligned": _each(lambda data: decode_into(data, extension, aligned), files),
         "pillow": _each(_pillow, files),
     }
     seconds = interleaved_seconds(variants, rounds=rounds, now=time.thread_time)
@@ -166,6 +174,7 @@ def _time_decoding(images: ImageSet, rounds: int) -> DecodeTiming:
         images,
         per_second=len(files) / statistics.median(seconds["ours"]),
         of_bare=median_ratio(seconds["bare"], seconds["ours"]),
+        of_aligned=median_ratio(seconds["aligned"], seconds["ours"]),
         of_pillow=median_ratio(seconds["pillow"], seconds["ours"]),
         two_threads=_two_threads(images, rounds, repeats),
     )
@@ -182,9 +191,8 @@ def _two_threads(images: ImageSet, rounds: int, repeats: int) -> float:
                 decode_into(data, images.extension, out)
         return out
 
-    outs = [
-        np.empty((images.height, images.width, images.channels), dtype=np.uint8) for _ in range(2)
-    ]
+    memory = BufferPool((images.height, images.width, images.channels), np.uint8)
+    outs = [memory.array() for _ in range(2)]
     with ThreadPoolExecutor(2) as pool:
         variants: dict[str, Callable[[], object]] = {
             "one": lambda: list(map(work, outs)),

@@ -66,15 +66,15 @@ def memory(config: dict[str, Any]) -> Opener:
     """No reading at all: encoded bytes held in memory, decoded by ``workers`` threads."""
     from concurrent.futures import ThreadPoolExecutor
 
+    from vmcmc_dist.data.buffers import BufferPool
     from vmcmc_dist.data.decoding import decode_into
-    from vmcmc_dist.data.room import Room
 
     size, workers = config["batch"], config["workers"]
     width, height = config["size"]
 
     def batches() -> Iterator[Any]:
         files = [path.read_bytes() for path in sorted(Path(config["data"]).glob("*.jpg"))]
-        out = Room((size, height, width, 3), "uint8").array()
+        out = BufferPool((size, height, width, 3), "uint8").array()
         pool = ThreadPoolExecutor(workers)
 
         def work(start: int, places: range) -> None:

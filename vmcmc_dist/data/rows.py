@@ -11,6 +11,7 @@ from typing import TypeVar
 import numpy as np
 
 from vmcmc_dist.data.blocks import Blocks
+from vmcmc_dist.data.buffers import BufferPool
 from vmcmc_dist.data.decoding import (
     UndecodableError,
     decode_into,
@@ -20,7 +21,6 @@ from vmcmc_dist.data.decoding import (
 from vmcmc_dist.data.fitting import fit_into
 from vmcmc_dist.data.manifest import Manifest
 from vmcmc_dist.data.order import offsets_of
-from vmcmc_dist.data.room import Room
 from vmcmc_dist.data.samples import AlikeBlock, Bad, Encoded
 from vmcmc_dist.data.tar import JPEG, VECTORS
 from vmcmc_dist.errors import DataError
@@ -42,16 +42,8 @@ class Decoded:
     y: np.ndarray | None
     source: np.ndarray | None
 
-    def part(self, places: slice) -> Decoded:
-        """Some of them, over the same memory."""
-        return Decoded(
-            self.x[places],
-            None if self.y is None else self.y[places],
-            None if self.source is None else self.source[places],
-        )
-
-    def take(self, places: np.ndarray) -> Decoded:
-        """A copy of some of them."""
+    def take(self, places: np.ndarray | slice) -> Decoded:
+        """Some of them: a copy, or for a slice over the same memory."""
         return Decoded(
             self.x[places],
             None if self.y is None else self.y[places],
@@ -67,17 +59,18 @@ class Decoded:
             self.source[places] = other.source
 
 
-class Rooms:
-    """Where ``number`` samples of a data set are decoded to, again and again."""
+class BatchBuffers:
+    """Memory of ``number`` samples of a data set, used again and again."""
 
     def __init__(self, number: int, manifest: Manifest) -> None:
         labels, shape = manifest.labels, manifest.source_shape
-        self.x = Room((number, *_as_stored(manifest.shape)), manifest.dtype)
-        self.source = None if shape is None else Room((number, *_as_stored(shape)), np.uint8)
+        self.x = BufferPool((number, *_as_stored(manifest.shape)), manifest.dtype)
+        self.source = None if shape is None else BufferPool((number, *_as_stored(shape)), np.uint8)
         self._y = (number,) if labels.width is None else (number, labels.width)
         self._labelled = labels.kind != "none"
 
     def empty(self) -> Decoded:
+        """As many samples, their content what it may be."""
         return Decoded(
             self.x.array(),
             np.empty(self._y, dtype=np.int64) if self._labelled else None,
@@ -119,7 +112,7 @@ class Rows:
         self.offsets = offsets_of(manifest.blocks["count"])
         self._decoders = ThreadPoolExecutor(workers - 1, "vmcmc-decode") if workers > 1 else None
         number = manifest.num_samples if resident else 0
-        self._rooms: dict[int, Rooms] = {}
+        self._buffers: dict[int, BatchBuffers] = {}
         self._all = self._empty(number)
         self._short_way = _as_they_are(manifest)
         self._have = np.zeros(number, dtype=bool)
@@ -151,9 +144,9 @@ class Rows:
         }
 
     def _empty(self, number: int) -> Decoded:
-        if number not in self._rooms:
-            self._rooms[number] = Rooms(number, self.manifest)
-        return self._rooms[number].empty()
+        if number not in self._buffers:
+            self._buffers[number] = BatchBuffers(number, self.manifest)
+        return self._buffers[number].empty()
 
     def block_of(self, rows: np.ndarray) -> np.ndarray:
         """The block of each row, int64 [B]."""

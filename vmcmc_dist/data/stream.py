@@ -267,8 +267,8 @@ class _Batches:
         return int(np.clip(held / 4 / (self.local_batch * self.world_size), 1, PLANNED))
 
     def _decoded_together(self) -> int:
-        """How many batches to decode at once, since each costs some steps however small it is; not
-        more than a consumer has asked for ahead.
+        """How many batches to decode at once, since each costs some steps however small it is: no
+        more than are made ahead anyway.
         """
         if not self.cfg.workers:
             return 1
@@ -286,7 +286,7 @@ class _Batches:
             self._flip(index, made)
         for start in range(0, len(index), self.local_batch):
             part = slice(start, start + self.local_batch)
-            yield batch_of(made.part(part), index[part], row[part])
+            yield batch_of(made.take(part), index[part], row[part])
 
     def plan(self, index: np.ndarray) -> tuple[np.ndarray, list[int]]:
         """Global indices → rows, and the blocks to hold, in the order of need.

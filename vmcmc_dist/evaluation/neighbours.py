@@ -14,6 +14,7 @@ from torch import Tensor
 
 from vmcmc_dist.errors import DataError
 
+CANCELS = 1e-6  # of the sum of both norms, squared: what is less has lost half of its digits
 COLUMNS = 16_384  # dimensions that are held in float64 at a time
 QUANTILE = 0.01
 ENOUGH = 100  # values below which no 1 % quantile is taken
@@ -42,8 +43,8 @@ class Nearest:
 def nearest(queries: Tensor, batches: Iterable[Tensor], k: int) -> Nearest:
     """The k closest of all points [N, …], given in batches [B, …], to each query [Q, …].
 
-    Every pair is compared, in float64: |q − x|² = |q|² + |x|² − 2 q·x is good to 1e-6 of an image's
-    norm. Memory: one batch, the queries, and Q × (k + B) distances.
+    Every pair is compared, in float64, and a distance is good to 1e-7 of itself. Memory: one batch,
+    the queries, and Q × (k + B) distances.
     DataError: fewer than k points, or points of another size.
     """
     flat = queries.flatten(1)
@@ -68,13 +69,24 @@ def nearest(queries: Tensor, batches: Iterable[Tensor], k: int) -> Nearest:
 
 
 def squared_distances(a: Tensor, b: Tensor) -> Tensor:
-    """|a_i − b_j|², float64 [A, B], of a [A, D] and b [B, D]; ``COLUMNS`` dimensions at a time."""
-    total = torch.zeros(len(a), len(b), dtype=torch.float64)
-    for start in range(0, a.shape[1], COLUMNS):
-        columns = slice(start, start + COLUMNS)
-        x, y = a[:, columns].double(), b[:, columns].double()
-        total += x.square().sum(1)[:, None] + y.square().sum(1)[None] - 2 * x @ y.T
-    return total.clamp_min(0)
+    """|a_i − b_j|², float64 [A, B], of a [A, D] and b [B, D].
+
+    |a|² + |b|² − 2 a·b, ``COLUMNS`` dimensions at a time; where that nearly cancels (near copies),
+    the sum of (a − b)² itself.
+    """
+    total, norms = (torch.zeros(len(a), len(b), dtype=torch.float64) for _ in range(2))
+    parts = [slice(start, start + COLUMNS) for start in range(0, a.shape[1], COLUMNS)]
+    for part in parts:
+        x, y = a[:, part].double(), b[:, part].double()
+        both = x.square().sum(1)[:, None] + y.square().sum(1)[None]
+        norms += both
+        total += both - 2 * x @ y.T
+    near = total < CANCELS * norms
+    for i in near.any(1).nonzero()[:, 0].tolist():
+        copies = b[near[i]]
+        gaps = [(a[i, part].double() - copies[:, part].double()).square().sum(1) for part in parts]
+        total[i, near[i]] = torch.stack(gaps).sum(0)
+    return total
 
 
 @dataclass(frozen=True)
