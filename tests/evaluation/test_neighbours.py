@@ -35,7 +35,10 @@ def test_more_dimensions_than_are_held_at_a_time(monkeypatch) -> None:
     x, q = points(40, 29, 0), points(5, 29, 1)
     gap = (q[:, None].double() - x[None].double()).norm(dim=2)
     torch.testing.assert_close(nearest(q, [x], 1).distance[:, 0], gap.amin(1))
-    assert nearest(x, [x], 2).distance[:, 0].tolist() == [0.0] * 40
+    near = x.clone()
+    near[:, 25] += 1e-3
+    gap = (near - x).double().norm(dim=1).tolist()
+    assert nearest(near, [x], 1).distance[:, 0].tolist() == pytest.approx(gap, rel=1e-9)
 
 
 def test_near_copies_are_told_apart() -> None:
