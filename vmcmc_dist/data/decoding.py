@@ -33,20 +33,23 @@ FEW_PIXELS = 128 * 128  # many scans of so few take no harmful time
 JPEG_COLOURS = {1: "GRAY", 3: "RGB"}
 
 
-def decode_jpegs(left: Iterator[tuple[int, bytes | memoryview, np.ndarray]]) -> list[int]:
+def decode_jpegs(
+    shape: tuple[int, ...], left: Iterator[tuple[int, bytes | memoryview, np.ndarray]]
+) -> list[int]:
     """The short way for many photos: of each (number, JPEG, grey or in colour, ``out``) into
-    ``out`` uint8 [H, W, 3], C-contiguous.
+    ``out`` uint8 [H, W, 3] = ``shape``, C-contiguous.
 
     Returns the numbers where that cannot be; their ``out`` then holds anything, and
     :func:`decode_into` says why. An image of more pixels is refused by its header here, too, since
     it does not fit into ``out``.
     """
     failed = []
+    large = shape[0] * shape[1] > FEW_PIXELS
     for number, data, out in left:
         try:
-            if out.size > 3 * FEW_PIXELS:
+            if large:
                 refuse_many_scans(data)
-            if decode_jpeg(data, "RGB", buffer=out).shape == out.shape:
+            if decode_jpeg(data, "RGB", buffer=out).shape == shape:
                 continue
         except (ValueError, UndecodableError):
             pass

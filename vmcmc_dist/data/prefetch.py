@@ -16,9 +16,11 @@ class Prefetcher(Generic[Item]):
     def __init__(self, items: Iterator[Item], depth: int) -> None:
         self._items = items
         self._stopped = threading.Event()
-        self._ready: queue.Queue[tuple[Item | None, BaseException | None]] = queue.Queue(
-            max(1, depth)
-        )
+        # two simple queues make a bounded one: queue.Queue takes many more steps an item
+        self._ready: queue.SimpleQueue[tuple[Item | None, BaseException | None]]
+        self._ready, self._room = queue.SimpleQueue(), queue.SimpleQueue[None]()
+        for _ in range(depth):
+            self._room.put(None)
         self._thread: threading.Thread | None = None
         if depth:
             self._thread = threading.Thread(target=self._run, name="vmcmc-prefetch", daemon=True)
@@ -26,20 +28,22 @@ class Prefetcher(Generic[Item]):
     def _run(self) -> None:
         try:
             for item in self._items:
-                self._put((item, None))
-                if self._stopped.is_set():
+                if not self._has_room():
                     return
-            self._put((None, StopIteration()))
+                self._ready.put((item, None))
+            self._ready.put((None, StopIteration()))
         except BaseException as error:
-            self._put((None, error))
+            self._ready.put((None, error))
 
-    def _put(self, entry: tuple[Item | None, BaseException | None]) -> None:
+    def _has_room(self) -> bool:
+        """Waits for it; False once closed."""
         while not self._stopped.is_set():
             try:
-                self._ready.put(entry, timeout=0.1)
-                return
-            except queue.Full:
+                self._room.get(timeout=0.1)
+                return True
+            except queue.Empty:
                 continue
+        return False
 
     def __iter__(self) -> Iterator[Item]:
         return self
@@ -55,6 +59,7 @@ class Prefetcher(Generic[Item]):
         if error is not None:
             self._stopped.set()
             raise error
+        self._room.put(None)
         return item  # type: ignore[return-value]
 
     def _get(self) -> tuple[Item | None, BaseException | None]:

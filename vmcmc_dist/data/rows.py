@@ -6,6 +6,7 @@ import io
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import TypeVar
 
 import numpy as np
@@ -175,12 +176,14 @@ class Rows:
         usual = _jpegs(at_hand) if self._short_way else None
         left = list(range(len(rows)))
         if usual is not None:  # a few steps a batch, and one call an image
-            samples = list(zip((usual[b] for b in blocks), inside, strict=True))
+            found = list(zip((usual[b] for b in blocks), inside, strict=True))
             if to.y is not None:
-                to.y[places] = [block.labels[i] for block, i in samples]  # type: ignore[index]
-            images = [block.encoded(i) for block, i in samples]
-            todo = list(zip(left, images, [to.x[t] for t in target], strict=True))
-            left = [i for failed in self._shared(decode_jpegs, todo) for i in failed]
+                to.y[places] = [labels[i] for (_, _, _, labels), i in found]  # type: ignore[index]
+            images = [data[starts[i] : stops[i]] for (data, starts, stops, _), i in found]
+            outs = list(to.x) if target == left else [to.x[t] for t in target]
+            decode = partial(decode_jpegs, to.x.shape[1:])
+            todo = list(zip(left, images, outs, strict=True))
+            left = [i for failed in self._shared(decode, todo) for i in failed]
         return {i: why for bad in self._shared(work, left) for i, why in bad.items()}
 
     def _shared(self, work: Callable[[Iterator[Item]], Found], items: list[Item]) -> list[Found]:
@@ -234,10 +237,13 @@ class Rows:
             self._decoders.shutdown(wait=False, cancel_futures=True)
 
 
-def _jpegs(blocks: dict[int, Sequence[Encoded | Bad]]) -> dict[int, AlikeBlock] | None:
-    """The blocks, if all are usual ones of JPEGs."""
+_Jpegs = tuple[memoryview, list[int], list[int], list[int] | None]
+
+
+def _jpegs(blocks: dict[int, Sequence[Encoded | Bad]]) -> dict[int, _Jpegs] | None:
+    """Bytes, starts, stops and labels of the blocks, if all are usual ones of JPEGs."""
     found = {
-        number: block
+        number: (block.data, block.starts, block.stops, block.labels)
         for number, block in blocks.items()
         if isinstance(block, AlikeBlock) and block.extension in JPEG
     }

@@ -36,7 +36,8 @@ class Bad(NamedTuple):
 
 
 class AlikeBlock(Sequence["Encoded | Bad"]):
-    """Samples of a block that all have the same members, made as they are asked for.
+    """Samples of a block that all have the same members, made as they are asked for: sample i is
+    ``data[starts[i]:stops[i]]``, with ``labels[i]`` if there are labels.
 
     A block is held for long and each sample is read once: objects made beforehand would be gone
     through by every garbage collection meanwhile, which took longer than making them.
@@ -46,18 +47,14 @@ class AlikeBlock(Sequence["Encoded | Bad"]):
         self,
         alike: tar.Alike,
         extension: str,
-        view: memoryview,
+        data: memoryview,
         labels: list[int] | None,
     ) -> None:
-        self._keys, self.extension, self._view, self.labels = alike.keys, extension, view, labels
-        self._starts, self._stops = alike.members[extension]
+        self._keys, self.extension, self.data, self.labels = alike.keys, extension, data, labels
+        self.starts, self.stops = alike.members[extension]
 
     def __len__(self) -> int:
-        return len(self._starts)
-
-    def encoded(self, i: int) -> memoryview:
-        """The bytes of sample ``i`` alone."""
-        return self._view[self._starts[i] : self._stops[i]]
+        return len(self.starts)
 
     @overload
     def __getitem__(self, i: int) -> Encoded | Bad: ...
@@ -67,7 +64,8 @@ class AlikeBlock(Sequence["Encoded | Bad"]):
         if isinstance(i, slice):
             return [self[k] for k in range(*i.indices(len(self)))]
         label = None if self.labels is None else self.labels[i]
-        return Encoded(self._keys[i].decode(), self.extension, self.encoded(i), label)
+        data = self.data[self.starts[i] : self.stops[i]]
+        return Encoded(self._keys[i].decode(), self.extension, data, label)
 
 
 def split_block(

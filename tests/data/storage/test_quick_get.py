@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -10,13 +9,12 @@ from typing import Any
 
 import boto3
 import fsspec
-import fsspec.asyn
 import pytest
 import s3fs
 
 from vmcmc_dist.bench.fault_schedule import Fault
 from vmcmc_dist.data.storage import RangeReader, RetryPolicy
-from vmcmc_dist.data.storage.client import Client, s3_filesystem
+from vmcmc_dist.data.storage.client import Client, on_loop, s3_filesystem
 from vmcmc_dist.data.storage.quick_get import _recipe
 from vmcmc_dist.errors import DataError
 
@@ -34,20 +32,24 @@ def _catch(request: Any, **_: Any) -> None:
     raise _Caught(request)
 
 
-async def both(bucket: str) -> tuple[Any, Any]:
-    """The request that botocore would send, and ours; nothing is sent."""
+def ours_and_theirs(bucket: str) -> tuple[Any, Any]:
+    """Our request, and the one that botocore would send; nothing is sent."""
     fs = s3_filesystem()
-    client = Client(fs, await fs.set_session())
-    recipe = await _recipe(client, bucket)
+    client = Client(fs, fs.s3)
+    recipe = on_loop(_recipe(client, bucket))
     ours = recipe.request(KEY, FIELDS)
-    await recipe.signer.sign("GetObject", ours)
+    recipe.signing.add(ours, 30.0)
+    return ours, on_loop(_theirs(client, bucket))
+
+
+async def _theirs(client: Client, bucket: str) -> Any:
     client.raw.meta.events.register_first("before-send.s3.GetObject", _catch)
     try:
         await client.request(
             "get_object", Bucket=bucket, Key=KEY, Range=FIELDS["Range"], IfMatch=FIELDS["If-Match"]
         )
     except _Caught as caught:
-        return caught.request, ours.prepare()
+        return caught.request
     finally:
         client.raw.meta.events.unregister("before-send.s3.GetObject", _catch)
     raise AssertionError
@@ -56,8 +58,8 @@ async def both(bucket: str) -> tuple[Any, Any]:
 def told(request: Any) -> tuple[str, dict[str, str]]:
     """URL and headers, but for those of time; of the signature, by whom and for where."""
     headers = {name.lower(): _text(value) for name, value in request.headers.items()}
-    signed = re.search(r"Credential=(\S+)", headers.pop("authorization", ""))
-    headers["by"] = signed[1] if signed else ""
+    signed = re.search(r"Credential=(\S+)|AWS (\w+):", headers.pop("authorization", ""))
+    headers["by"] = signed[0] if signed else ""
     return request.url, {
         name: value
         for name, value in headers.items()
@@ -76,6 +78,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "own endpoint": {"endpoint_url": "https://store.example:9000"},
     "paid by the reader": {"requester_pays": True},
     "not signed": {"anon": True},
+    "signed as of old": {"config_kwargs": {"signature_version": "s3"}},
     "customer's key": {
         "s3_additional_kwargs": {"SSECustomerAlgorithm": "AES256", "SSECustomerKey": "k" * 32}
     },
@@ -96,7 +99,7 @@ def test_as_botocore_makes_them(monkeypatch, name, bucket):
     monkeypatch.setenv("AWS_SESSION_TOKEN", "token")
     monkeypatch.setitem(fsspec.config.conf, "s3", SETTINGS[name])
     s3fs.S3FileSystem.clear_instance_cache()
-    theirs, ours = asyncio.run_coroutine_threadsafe(both(bucket), fsspec.asyn.get_loop()).result(30)
+    ours, theirs = ours_and_theirs(bucket)
     s3fs.S3FileSystem.clear_instance_cache()
     assert told(ours) == told(theirs)
     assert ours.headers["Range"] == FIELDS["Range"]
@@ -117,8 +120,7 @@ def test_botocore_is_asked_once_a_bucket(s3):
         s3.put_object(Bucket="faces", Key=f"{i}", Body=bytes([i]))
     asked: list[str] = []
     fs = s3_filesystem()
-    raw = asyncio.run_coroutine_threadsafe(fs.set_session(), fsspec.asyn.get_loop()).result(30)
-    raw.meta.events.register(
+    fs.s3.meta.events.register(
         "before-parameter-build.s3.GetObject", lambda params, **_: asked.append(params["Bucket"])
     )
     reader = RangeReader(QUICK)

@@ -7,9 +7,9 @@ import logging
 import os
 import select
 import selectors
+import threading
 import weakref
 from collections.abc import Awaitable, Callable, Coroutine
-from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -65,6 +65,18 @@ class Client:
         return await call(**self.fs._get_s3_method_kwargs(call, **fields))
 
 
+_counting = threading.Lock()
+
+
+def _count_anew() -> None:
+    """A lock of this process's own: another thread may have held the parent's as it forked."""
+    global _counting
+    _counting = threading.Lock()
+
+
+os.register_at_fork(after_in_child=_count_anew)
+
+
 @dataclass
 class Stats:
     """What was asked of the store so far: requests, body bytes, retries, seconds spent waiting."""
@@ -73,6 +85,16 @@ class Stats:
     bytes: int = 0
     retries: int = 0
     waited_s: float = 0.0
+
+    def add(
+        self, *, requests: int = 0, bytes: int = 0, retries: int = 0, waited_s: float = 0.0
+    ) -> None:
+        """From any thread."""
+        with _counting:
+            self.requests += requests
+            self.bytes += bytes
+            self.retries += retries
+            self.waited_s += waited_s
 
 
 @dataclass(frozen=True)
@@ -109,68 +131,102 @@ class S3:
     stall_s: float = 15.0
     on_retry: Callable[[str], None] = _log_retry
     stats: Stats = field(default_factory=Stats)
+    _known: tuple[int, Any] = (0, None)
 
-    def call(self, url: str, attempt: Attempt[T], position: Callable[[], int] | None = None) -> T:
-        """``await attempt(client, patience)`` until it succeeds; raises DataError after the budget.
+    def call(self, url: str, attempt: Attempt[T]) -> T:
+        """``await attempt(client, patience)`` until it succeeds; DataError after the budget."""
+        return done(on_loop(self.persist(url, attempt)))
 
-        ``position`` says how far into the object the attempts have come.
-        """
-        return self.result(self.submit(url, attempt, position))
-
-    def submit(
-        self, url: str, attempt: Attempt[T], position: Callable[[], int] | None = None
-    ) -> Future[T | GaveUp]:
-        """Start a call and go on; ``result`` waits for it."""
-        return self.start(self.persist(url, attempt, position))
-
-    @staticmethod
-    def start(work: Coroutine[Any, Any, T | GaveUp]) -> Future[T | GaveUp]:
-        """Start several calls that belong together; ``result`` waits for them."""
-        loop = fsspec.asyn.get_loop()
-        _loops.add(loop)
-        return asyncio.run_coroutine_threadsafe(work, loop)
-
-    @staticmethod
-    def result(future: Future[T | GaveUp]) -> T:
-        """What a started call came to; raises DataError if it was given up."""
-        try:
-            found = future.result()
-        finally:
-            future.cancel()  # the call of one who waits no more; one that has ended stays as it is
-        if isinstance(found, GaveUp):
-            raise found.error()
-        return found
-
-    async def persist(
-        self, url: str, attempt: Attempt[T], position: Callable[[], int] | None = None
-    ) -> T | GaveUp:
+    async def persist(self, url: str, attempt: Attempt[T]) -> T | GaveUp:
         """The call itself, on the loop of all transfers."""
         tries = Tries(self.policy)
         fs = s3_filesystem()
         raw = None
         bucket = bucket_and_key(url)[0]
         while True:
-            before = position() if position else 0
             patience = tries.patience(self.stall_s)
             try:
                 raw = await fs.set_session()
-                self.stats.requests += 1
+                self.stats.add(requests=1)
                 return await attempt(Client(fs, raw), patience)
             except Exception as error:
                 found = classify(error, bucket, patience)
                 if found is None:
                     raise
-            now = position() if position else 0
-            wait = tries.wait(found, progress=now > before)
-            if wait is None:
-                return GaveUp(url, found, tries.failed, tries.seconds, now if position else None)
-            self.stats.retries += 1
-            self.stats.waited_s += wait
-            where = f" at byte {now}" if now else ""
-            self.on_retry(f"{url}{where}: {found.what}; try {tries.failed + 1} in {wait:.1f} s")
-            if found.kind is Kind.CREDENTIALS:
-                await _refresh(fs, raw)
-            await self.policy.sleep(wait)
+            given_up = await self._after(url, tries, found, (fs, raw))
+            if given_up is not None:
+                return given_up
+
+    def insist(
+        self, url: str, attempt: Callable[[Client, float], T], position: Callable[[], int]
+    ) -> T:
+        """``attempt(client, patience)`` by the calling thread, as ``call`` does on the loop.
+
+        ``position`` says how far into the object the attempts have come.
+        """
+        tries = Tries(self.policy)
+        fs = self._filesystem()
+        raw = None
+        bucket = bucket_and_key(url)[0]
+        while True:
+            before = position()
+            patience = tries.patience(self.stall_s)
+            try:
+                raw = fs.s3
+                self.stats.add(requests=1)
+                return attempt(Client(fs, raw), patience)
+            except Exception as error:
+                found = classify(error, bucket, patience)
+                if found is None:
+                    raise
+            given_up = on_loop(self._after(url, tries, found, (fs, raw), before, position()))
+            if given_up is not None:
+                raise given_up.error()
+
+    def _filesystem(self) -> Any:
+        """s3fs's of this process, looked up once."""
+        if self._known[0] != os.getpid():
+            self._known = os.getpid(), s3_filesystem()
+        return self._known[1]
+
+    async def _after(
+        self,
+        url: str,
+        tries: Tries,
+        failure: Failure,
+        used: tuple[Any, Any],
+        before: int = 0,
+        now: int | None = None,
+    ) -> GaveUp | None:
+        """What follows a failed try: a wait before the next one (None), or an end of it."""
+        wait = tries.wait(failure, progress=now is not None and now > before)
+        if wait is None:
+            return GaveUp(url, failure, tries.failed, tries.seconds, now)
+        self.stats.add(retries=1, waited_s=wait)
+        where = f" at byte {now}" if now else ""
+        self.on_retry(f"{url}{where}: {failure.what}; try {tries.failed + 1} in {wait:.1f} s")
+        if failure.kind is Kind.CREDENTIALS:
+            await _refresh(*used)
+        await self.policy.sleep(wait)
+        return None
+
+
+def on_loop(work: Coroutine[Any, Any, T], patience: float | None = None) -> T:
+    """Run it on the loop of all transfers and wait; TimeoutError after ``patience`` seconds."""
+    loop = fsspec.asyn.get_loop()
+    _loops.add(loop)
+    future = asyncio.run_coroutine_threadsafe(asyncio.wait_for(work, patience), loop)
+    try:
+        return future.result()
+    finally:
+        future.cancel()  # the work of one who waits no more; what has ended stays as it is
+
+
+def done(found: T | GaveUp) -> T:
+    """What a call came to; raises DataError if it was given up."""
+    if isinstance(found, GaveUp):
+        raise found.error()
+    return found
 
 
 _loops: weakref.WeakSet[asyncio.AbstractEventLoop] = weakref.WeakSet()

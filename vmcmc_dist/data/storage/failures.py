@@ -55,6 +55,11 @@ def overwritten() -> Failure:
     )
 
 
+def not_http() -> Failure:
+    """Whoever answers does not speak as S3 does."""
+    return Failure(Kind.TRANSIENT, "an answer that is not S3's", REACH, limit=8)
+
+
 def classify(error: BaseException, bucket: str, stall_s: float) -> Failure | None:
     """The failure that ``error`` stands for, or None if it is none of the store's."""
     from aiohttp import ClientError as HttpError
@@ -76,7 +81,7 @@ def classify(error: BaseException, bucket: str, stall_s: float) -> Failure | Non
     if isinstance(error, (boto.ConnectionClosedError, ConnectionError)):
         return Failure(Kind.TRANSIENT, "the connection was closed or reset", REACH)
     if isinstance(error, ResponseParserError):
-        return Failure(Kind.TRANSIENT, "an answer that is not S3's", REACH, limit=8)
+        return not_http()
     if isinstance(error, boto.NoCredentialsError):
         return Failure(Kind.CREDENTIALS, "no credentials", NO_CREDENTIALS)
     if isinstance(error, (boto.CredentialRetrievalError, boto.MetadataRetrievalError)):

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from vmcmc_dist.data.storage import objects
-from vmcmc_dist.data.storage.client import S3, GaveUp, Stats
+from vmcmc_dist.data.storage.client import S3, Stats
 from vmcmc_dist.data.storage.paths import is_remote, local_errors
 from vmcmc_dist.data.storage.retry import RetryPolicy
 from vmcmc_dist.data.storage.transfer import Transfer, Version, too_short
@@ -53,7 +53,7 @@ class RangeReader:
     def read(self, url: str, start: int, length: int) -> bytes:
         """Exactly ``length`` bytes from ``start`` on."""
         return (
-            self._s3.result(self._begin(url, start, start + length))
+            self._read_remote(url, start, start + length)
             if is_remote(url)
             else self._read_local(url, start, length)
         )
@@ -61,29 +61,26 @@ class RangeReader:
     def read_all(self, url: str) -> bytes:
         """The whole of a file, by one request where nothing fails."""
         if is_remote(url):
-            return self._s3.result(self._begin(url, 0, None))
+            return self._read_remote(url, 0, None)
         return b"".join(self.stream(url))
 
     def stream(self, url: str, start: int = 0) -> Iterator[bytes]:
         """The file from ``start`` on in parts of 8 MiB, the next one under way meanwhile."""
         size = self.size(url)
-        starts = range(start, size, PART_BYTES)
-        if not is_remote(url):
-            for at in starts:
-                yield self._read_local(url, at, min(PART_BYTES, size - at))
+        ends = [(at, min(size, at + PART_BYTES)) for at in range(start, size, PART_BYTES)]
+        if len(ends) < 2 or not is_remote(url):
+            for at, end in ends:
+                yield self.read(url, at, end - at)
             return
-        ahead: Future[bytes | GaveUp] | None = None
+        thread = ThreadPoolExecutor(1, "vmcmc-ahead")
         try:
-            for at in starts:
-                now = ahead or self._begin(url, at, min(size, at + PART_BYTES))
-                after = at + PART_BYTES
-                ahead = (
-                    self._begin(url, after, min(size, after + PART_BYTES)) if after < size else None
-                )
-                yield self._s3.result(now)
+            ahead = thread.submit(self._read_remote, url, *ends[0])
+            for following in ends[1:]:
+                now, ahead = ahead, thread.submit(self._read_remote, url, *following)
+                yield now.result()
+            yield ahead.result()
         finally:
-            if ahead is not None:
-                ahead.cancel()
+            thread.shutdown(wait=False, cancel_futures=True)
 
     def copy(self, url: str, path: Path) -> int:
         """Write the whole file to ``path``; returns its bytes.
@@ -122,7 +119,7 @@ class RangeReader:
                     pinned = self._pin_local(url, os.stat(Path(url).expanduser()))
         return pinned
 
-    def _begin(self, url: str, start: int, end: int | None) -> Future[bytes | GaveUp]:
+    def _read_remote(self, url: str, start: int, end: int | None) -> bytes:
         transfer = Transfer(
             url,
             start,
@@ -131,7 +128,7 @@ class RangeReader:
             lambda seen: self._pins.setdefault(url, seen),
             self._s3.stats,
         )
-        return self._s3.submit(url, transfer.attempt, lambda: transfer.position)
+        return self._s3.insist(url, transfer.attempt, lambda: transfer.position)
 
     def _read_local(self, path: str, start: int, length: int) -> bytes:
         with local_errors(path):

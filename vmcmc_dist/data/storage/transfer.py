@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import asyncio
+import io
 import re
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from http.client import HTTPException
 
 from vmcmc_dist.data.storage.client import MIN_RATE, Client, Stats
+from vmcmc_dist.data.storage.connection import Answer
 from vmcmc_dist.data.storage.failures import REACH, WrongAnswer, overwritten
 from vmcmc_dist.data.storage.paths import bucket_and_key
 from vmcmc_dist.data.storage.quick_get import get
 from vmcmc_dist.data.storage.retry import Failure, Kind
 
-READ_BYTES = 1 << 20
-"""How much of a body may lie unread before the connection is told to wait: more than a block."""
 FEW = 3
 """Tries of an answer that is wrong and not merely missing: it will hardly get better."""
 
@@ -33,7 +33,7 @@ Pin = Callable[[Version], Version]
 
 
 class Transfer:
-    """Bytes [start, end) of an object, or all of it (end None); ``attempt`` until ``data`` is full.
+    """Bytes [start, end) of an object, or all of it (end None), by one ``attempt`` or several.
 
     Each attempt asks for the bytes that are still missing, and for the pinned version alone.
     """
@@ -44,7 +44,7 @@ class Transfer:
         self.url, self.start, self.end = url, start, end
         self.bucket, self.key = bucket_and_key(url)
         self.pinned, self._pin, self.stats = pinned, pin, stats
-        self._chunks: list[bytes] = []
+        self._body = io.BytesIO()  # gives its bytes out without a copy, which a bytearray cannot
         self._have = 0
 
     @property
@@ -52,10 +52,10 @@ class Transfer:
         """Where in the object the next byte lies."""
         return self.start + self._have
 
-    async def attempt(self, client: Client, patience: float) -> bytes:
-        """Get what is missing; raises after keeping all that came."""
+    def attempt(self, client: Client, patience: float) -> bytes:
+        """Get what is missing and give all of it; raises after keeping all that came."""
         if self.position == self.end:
-            return b"".join(self._chunks)
+            return self._body.getvalue()
         headers: dict[str, str] = {}
         if self.end is not None:
             headers["Range"] = f"bytes={self.position}-{self.end - 1}"
@@ -63,16 +63,14 @@ class Transfer:
             headers["Range"] = f"bytes={self.position}-"
         if self.pinned is not None and self.pinned.etag.startswith('"'):
             headers["If-Match"] = self.pinned.etag
-        async with asyncio.timeout(patience):
-            answer = await get(client, self.bucket, self.key, headers)
-        http = answer.raw
+        answer = get(client, self.bucket, self.key, headers, patience)
         try:
-            end = self._check(answer.status_code, answer.headers, ranged="Range" in headers)
-            await self._receive(http.content, end, patience)
-            http.release()
+            end = self._check(answer.status, answer.headers, ranged="Range" in headers)
+            self._receive(answer, end, patience)
+            answer.release()
         finally:
-            http.close()  # a connection that was released goes on
-        return b"".join(self._chunks)
+            answer.close()
+        return self._body.getvalue()
 
     def _check(self, status: int, headers: Mapping[str, str], *, ranged: bool) -> int:
         """Where the body ends, after making sure that it begins at the position and is ours."""
@@ -117,32 +115,33 @@ class Transfer:
         if self.pinned != seen:
             raise WrongAnswer(overwritten())
 
-    async def _receive(self, content: Any, end: int, patience: float) -> None:
+    def _receive(self, answer: Answer, end: int, patience: float) -> None:
         """Take the body up to ``end``, each piece within ``patience`` seconds."""
-        piece = int(MIN_RATE * patience)
-        goal = min(end, self.position + piece)
-        content.set_read_chunk_size(READ_BYTES)
-        clock = asyncio.get_running_loop().time
-        try:
-            async with asyncio.timeout(patience) as limit:
-                while self.position < end:
-                    chunk = await content.readany()
-                    if not chunk:
-                        raise WrongAnswer(_cut(end - self.position))
-                    self._take(chunk, end)
-                    if self.position >= goal:
-                        goal = min(end, self.position + piece)
-                        limit.reschedule(clock() + patience)
-        finally:
-            # a broken connection is raised before what had come is handed out; it is good
-            if content.exception() is not None:
-                self._take(content._read_nowait(-1), end)
+        if end > self.start and not self._body.tell():
+            self._body.seek(end - self.start - 1)
+            self._body.write(b"\0")
+        piece, goal, limit = int(MIN_RATE * patience), 0, 0.0
+        with self._body.getbuffer() as body:
+            while self.position < end:
+                now = time.monotonic()
+                if self.position >= goal:
+                    goal, limit = min(end, self.position + piece), now + patience
+                elif now >= limit:
+                    raise TimeoutError
+                with body[self._have :] as missing:
+                    self._some(answer, missing)
 
-    def _take(self, chunk: bytes, end: int) -> None:
-        chunk = chunk[: end - self.position]
-        self._chunks.append(chunk)
-        self._have += len(chunk)
-        self.stats.bytes += len(chunk)
+    def _some(self, answer: Answer, into: memoryview) -> None:
+        try:
+            count = answer.receive(into)
+        except TimeoutError:
+            raise
+        except (OSError, HTTPException):
+            raise WrongAnswer(_broken()) from None
+        if not count:
+            raise WrongAnswer(_cut(len(into)))
+        self._have += count
+        self.stats.add(bytes=count)
 
 
 def too_short(size: int, end: int) -> Failure:
@@ -162,6 +161,10 @@ def _lengthless(what: str) -> Failure:
         "local disk",
         limit=FEW,
     )
+
+
+def _broken() -> Failure:
+    return Failure(Kind.TRANSIENT, "the connection broke within the body", REACH)
 
 
 def _cut(missing: int) -> Failure:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from vmcmc_dist.data.storage.client import S3, Client, GaveUp
+from vmcmc_dist.data.storage.client import S3, Client, GaveUp, done, on_loop
 from vmcmc_dist.data.storage.failures import WrongAnswer
 from vmcmc_dist.data.storage.paths import bucket_and_key, local_errors
 from vmcmc_dist.data.storage.retry import Failure, Kind
@@ -55,7 +55,7 @@ def upload(s3: S3, path: Path, url: str) -> str:
 def _write(s3: S3, url: str, size: int, read: Read) -> str:
     if size <= PART_BYTES:
         return s3.call(url, _Put(url, "put_object", read(0, size)).attempt)
-    return s3.result(s3.start(_Multipart(s3, url, size, read).run()))
+    return done(on_loop(_Multipart(s3, url, size, read).run()))
 
 
 @dataclass
