@@ -167,6 +167,7 @@ class OddStore(BaseHTTPRequestHandler):
     old       HTTP/1.0
     short     less than asked for, and says so
     angry     a long refusal at first
+    silent    no answer, the connection ends
     babbling  something else than HTTP
     """
 
@@ -182,6 +183,9 @@ class OddStore(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         if self.manner == "babbling":
             self.wfile.write(b"220 welcome to the mail server\r\n")
+            self.close_connection = True
+            return
+        if self.manner == "silent":
             self.close_connection = True
             return
         if self.manner == "angry":

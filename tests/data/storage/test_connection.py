@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import socket
 import ssl
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from http.server import ThreadingHTTPServer
 
 import numpy as np
@@ -181,6 +183,28 @@ def test_something_else_than_http(odd):
     odd("babbling")
     with pytest.raises(DataError, match=f"{URL}: an answer that is not S3's"):
         RangeReader(QUICK).read(URL, 0, 10)
+
+
+def test_no_answer_at_all(odd):
+    odd("silent")
+    with pytest.raises(DataError, match=f"{URL}: the connection was closed or reset"):
+        RangeReader(QUICK).read(URL, 0, 10)
+
+
+def test_a_host_that_does_not_take_the_connection(odd, through):
+    with socket.socket() as full, ExitStack() as stack:
+        full.bind(("127.0.0.1", 0))
+        full.listen(0)
+        for _ in range(4):  # nobody accepts these, and there is no room for more
+            waiting = stack.enter_context(socket.socket())
+            waiting.setblocking(False)
+            waiting.connect_ex(full.getsockname())
+        odd("keeping")
+        through(f"http://127.0.0.1:{full.getsockname()[1]}")
+        began = time.monotonic()
+        with pytest.raises(DataError, match=f"{URL}: the store cannot be reached"):
+            RangeReader(NONE, stall_s=0.5).read(URL, 0, 10)
+        assert time.monotonic() - began < 20
 
 
 def test_a_body_that_is_shorter_than_its_range(odd):
