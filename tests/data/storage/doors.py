@@ -8,6 +8,7 @@ import socket
 import socketserver
 import ssl
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.client import HTTPConnection
@@ -164,6 +165,8 @@ class OddStore(BaseHTTPRequestHandler):
     closing   the connection ends with each answer, and the answer says so
     leaving   the connection ends after each answer, unannounced
     chunked   no length, the body in chunks
+    torn      the same, up to its middle
+    trickling 100 bytes at a time, ten times a second
     old       HTTP/1.0
     short     less than asked for, and says so
     angry     a long refusal at first
@@ -202,21 +205,38 @@ class OddStore(BaseHTTPRequestHandler):
         self.send_header("Content-Range", f"bytes {first}-{last}/{len(self.data)}")
         if self.manner == "closing":
             self.send_header("Connection", "close")
-        if self.manner == "chunked":
-            self.send_header("Transfer-Encoding", "chunked")
-            self.end_headers()
-            for at in range(0, len(body), 30_000):
-                part = body[at : at + 30_000]
-                self.wfile.write(f"{len(part):x}\r\n".encode() + part + b"\r\n")
-            self.wfile.write(b"0\r\n\r\n")
+        if self.manner in ("chunked", "torn"):
+            self._chunks(body)
             return
         if self.manner == "short":
             body = body[: len(body) // 2]
         if self.manner != "old":
             self.send_header("Content-Length", str(len(body)))
         self.end_headers()
+        if self.manner == "trickling":
+            self._trickle(body)
+            return
         self.wfile.write(body)
         if self.manner == "leaving":
+            self.close_connection = True
+
+    def _chunks(self, body: bytes) -> None:
+        self.send_header("Transfer-Encoding", "chunked")
+        self.end_headers()
+        for at in range(0, len(body), 30_000):
+            part = body[at : at + 30_000]
+            self.wfile.write(f"{len(part):x}\r\n".encode() + part + b"\r\n")
+            if self.manner == "torn" and at >= len(body) // 2:
+                self.close_connection = True
+                return
+        self.wfile.write(b"0\r\n\r\n")
+
+    def _trickle(self, body: bytes) -> None:
+        try:
+            for at in range(0, len(body), 100):
+                self.wfile.write(body[at : at + 100])
+                time.sleep(0.1)
+        except ConnectionError:
             self.close_connection = True
 
     def log_message(self, format: str, *args: object) -> None:

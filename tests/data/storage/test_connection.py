@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import socket
 import ssl
@@ -179,10 +180,45 @@ def test_connections_are_kept(odd, through, trusted):
         assert 1 < door.connections <= 4
 
 
+def _child(reader: RangeReader, answers) -> None:
+    answers.put(reader.read(URL, 9_000, 9_000))
+
+
+def test_a_fork_leaves_the_parents_connections_alone(odd):
+    store = odd("keeping")
+    reader = RangeReader(NONE)
+    assert reader.read(URL, 0, 9_000) == DATA[:9_000]
+    context = multiprocessing.get_context("fork")
+    answers = context.Queue()
+    child = context.Process(target=_child, args=(reader, answers))
+    child.start()
+    assert answers.get(timeout=30) == DATA[9_000:18_000]
+    child.join()
+    assert store.connections == 2
+    assert reader.read(URL, 18_000, 9_000) == DATA[18_000:27_000]
+    assert store.connections == 2  # the parent's own is still good
+
+
 def test_something_else_than_http(odd):
     odd("babbling")
     with pytest.raises(DataError, match=f"{URL}: an answer that is not S3's"):
         RangeReader(QUICK).read(URL, 0, 10)
+
+
+def test_chunks_that_end_too_early(odd):
+    odd("torn")
+    with pytest.raises(
+        DataError, match=f"{URL}: the (connection broke within the body|body ended)"
+    ):
+        RangeReader(NONE).read(URL, 0, 250_000)
+
+
+def test_a_trickle_is_a_stall(odd):
+    odd("trickling")
+    began = time.monotonic()
+    with pytest.raises(DataError, match=f"{URL}: stalled: no answer for 0.5 s"):
+        RangeReader(NONE, stall_s=0.5).read(URL, 0, 20_000)
+    assert time.monotonic() - began < 10  # all of it would take twenty seconds
 
 
 def test_no_answer_at_all(odd):

@@ -117,9 +117,9 @@ class Transfer:
 
     def _receive(self, answer: Answer, end: int, patience: float) -> None:
         """Take the body up to ``end``, each piece within ``patience`` seconds."""
-        if end > self.start and not self._body.tell():
+        if end > self.position:
             self._body.seek(end - self.start - 1)
-            self._body.write(b"\0")
+            self._body.write(b"\0")  # so there is room for all
         piece, goal, limit = int(MIN_RATE * patience), 0, 0.0
         with self._body.getbuffer() as body:
             while self.position < end:
