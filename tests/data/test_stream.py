@@ -120,6 +120,25 @@ def test_resume_reads_only_the_windows_it_needs(make_shards, loaded):
     assert len(loaded) <= 8, "one window of two blocks for each of four streams"
 
 
+def test_before_the_first_batch_nothing_else_is_fetched(make_shards, monkeypatch):
+    requested: list[set[int]] = []
+    real = Blocks.request
+
+    def request(blocks: Blocks, wanted) -> None:
+        wanted = list(wanted)
+        requested.append(set(wanted))
+        real(blocks, wanted)
+
+    monkeypatch.setattr(Blocks, "request", request)
+    manifest = make_shards([10] * 24)
+    with ShardStream(manifest, config(workers=1, cache_mb=0), seed=0, local_batch=4) as stream:
+        batch = next(stream)
+        next(stream)
+    ends = np.cumsum(manifest.blocks["count"])
+    assert requested[0] == set(np.searchsorted(ends, batch.row.numpy(), side="right").tolist())
+    assert requested[1] > requested[0], "and then the next ones, ahead of time"
+
+
 @pytest.mark.parametrize("world,local", [(1, 1), (1, 16), (4, 2)])
 def test_a_reader_reads_each_block_once_an_epoch(make_shards, loaded, world, local):
     manifest = make_shards([10] * 16, per_block=5)

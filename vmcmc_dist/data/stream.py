@@ -101,7 +101,7 @@ class ShardStream:
 
         Reads nothing. Only before the first batch is asked for.
         """
-        return self._plan(self.images + self._share)
+        return self._plan(self.images + self._share, ahead=False)
 
     def counts(self) -> dict[str, int]:
         """Of this reader since its start: ``data_bad`` (distinct samples), and, of the store,
@@ -246,20 +246,17 @@ class _Batches:
         first = self.images
         step = self.local_batch * self.world_size
         most = self._decoded_together()
-        number = 1  # the first batch is waited for
+        together, ahead = 1, False  # the first batch is waited for: nothing else is fetched yet
         while True:
-            together = self._batches_together()
             starts = first + step * np.arange(together, dtype=np.int64)
             index = (starts[:, None] + self.share).reshape(-1)
-            rows, wanted = self.plan(index)
+            rows, wanted = self.plan(index, ahead=ahead)
             self.rows.request(wanted)
-            k = 0
-            while k < together:
-                number = min(number, together - k)
-                part = slice(k * self.local_batch, (k + number) * self.local_batch)
+            for k in range(0, together, most):
+                part = slice(k * self.local_batch, (k + most) * self.local_batch)
                 yield from self._batches_of(index[part], rows[part])
-                k, number = k + number, most
             first += step * together
+            together, ahead = self._batches_together(), bool(self.cfg.workers)
 
     def _batches_together(self) -> int:
         """How many batches to plan at once: up to a quarter of what the windows hold."""
@@ -288,10 +285,10 @@ class _Batches:
             part = slice(start, start + self.local_batch)
             yield batch_of(made.take(part), index[part], row[part])
 
-    def plan(self, index: np.ndarray) -> tuple[np.ndarray, list[int]]:
+    def plan(self, index: np.ndarray, *, ahead: bool) -> tuple[np.ndarray, list[int]]:
         """Global indices → rows, and the blocks to hold, in the order of need.
 
-        Of each stream: the windows that the batch touches, and, where threads read, those that
+        Of each stream: the windows that the batch touches, and, to read ``ahead``, those that
         follow and those that the next ``prefetch`` batches touch.
         """
         epoch, position = np.divmod(index, self.manifest.num_samples)
@@ -304,7 +301,7 @@ class _Batches:
             for reach in touched:
                 touches = now.setdefault(reach.stream, [])
                 touches += order.blocks(reach.stream, reach.first, reach.last + 1).tolist()
-                soon[reach.stream] = self._ahead(e, reach) if self.cfg.workers else []
+                soon[reach.stream] = self._ahead(e, reach) if ahead else []
         for stream, blocks in now.items():
             self._in_use[stream] = blocks + soon[stream]
         return rows, [b for blocks in now.values() for b in blocks] + self._held()
