@@ -107,6 +107,13 @@ def test_after_the_budget_the_error_says_all(shard, proxy, name):
     assert len(proxy.log) >= 2
 
 
+def test_a_try_that_brings_bytes_begins_the_count_of_tries_anew(shard, proxy):
+    proxy.faults = first(*[Fault("cut", 60_000)] * 6)
+    reader = RangeReader(RetryPolicy(seconds=60.0, tries=3, first_s=0.01, longest_s=0.05))
+    assert reader.read(URL, START, LENGTH) == DATA[START : START + LENGTH]
+    assert reader.stats.retries == 6
+
+
 @pytest.mark.stores("moto", "swift")
 def test_the_version_stays_pinned_through_retries(shard, proxy):
     new = DATA[::-1]
