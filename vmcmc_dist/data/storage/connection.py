@@ -1,7 +1,7 @@
 """HTTP/1.1 GETs over connections that are kept, by the thread that wants the bytes.
 
-The standard library's client alone: what libraries add to it (pools for all cases, streams,
-a loop's wake-ups) takes longer over a block than the kernel takes over its bytes.
+The standard library's client alone, without an event loop: bytes go from the socket into the memory
+of who asked for them.
 """
 
 from __future__ import annotations
@@ -26,14 +26,15 @@ class Route:
     """How the host of ``url`` is reached.
 
     tls            of the connection to the host, if it is https
-    proxy, of_it   URL of the proxy between, and the headers that it is to be told, or none
+    proxy          URL of the proxy between, or None
+    proxy_headers  that the proxy is to be told
     proxy_tls      of the connection to an https proxy
     """
 
     url: str
     tls: ssl.SSLContext | None = None
     proxy: str | None = None
-    of_it: Mapping[str, str] = field(default_factory=dict)
+    proxy_headers: Mapping[str, str] = field(default_factory=dict)
     proxy_tls: ssl.SSLContext | None = None
 
     def __post_init__(self) -> None:
@@ -55,7 +56,7 @@ class Route:
             made = http.client.HTTPConnection(to.hostname or "", to.port or 80)
         if self.proxy is not None and self.tls is not None:
             host = urlsplit(self.url)
-            made.set_tunnel(host.hostname or "", host.port or 443, dict(self.of_it))
+            made.set_tunnel(host.hostname or "", host.port or 443, dict(self.proxy_headers))
         return made
 
 
@@ -83,7 +84,7 @@ class Connections:
             for name, value in headers.items():
                 connection.putheader(name, value)
             if self._plain_proxy:
-                for name, value in self.route.of_it.items():
+                for name, value in self.route.proxy_headers.items():
                     connection.putheader(name, value)
             connection.endheaders()
             answer = Answer(connection, connection.getresponse(), self._idle)
